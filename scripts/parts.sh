@@ -1,0 +1,160 @@
+#!/usr/bin/env bash
+# Installs and builds the real parts that the tests use: `make parts`, or `scripts/parts.sh [PART…]`.
+# Parts: debian gitea axe base cargo-deny. What is there already is left alone, so a second call takes a second.
+# What takes minutes to build goes, keyed by version, into WINDLASS_PARTS_DIR (default ~/.cache/windlass-parts).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/path.sh
+
+PARTS_DIR=${WINDLASS_PARTS_DIR:-$HOME/.cache/windlass-parts}
+GITEA_VERSION=1.26.0
+AXE_VERSION=4.14.1
+CARGO_DENY_VERSION=0.20.2
+
+mkdir -p "$PARTS_DIR"
+exec 9>"$PARTS_DIR/lock"
+flock 9
+
+say() { printf 'parts: %s\n' "$*"; }
+missing=()
+lack() { say "$1: MISSING: $2"; missing+=("$1"); }
+
+# A Debian package for each command or file that the tests look for.
+packages() {
+    cat <<'LIST'
+/usr/sbin/dockerd docker.io
+/usr/sbin/iptables iptables
+/usr/bin/docker-registry docker-registry
+/usr/bin/htpasswd apache2-utils
+/usr/bin/busybox busybox-static
+/usr/sbin/sshd openssh-server
+/usr/bin/chromium chromium
+/usr/bin/chromedriver chromium-driver
+/usr/share/doc/fonts-noto-cjk fonts-noto-cjk
+/usr/lib/python3/dist-packages/aiosmtpd python3-aiosmtpd
+git git
+gcc gcc
+openssl openssl
+curl curl
+npm npm
+LIST
+}
+
+debian() {
+    command -v apt-get >/dev/null || { lack debian "this is not a Debian system: install the packages of scripts/parts.sh by hand"; return; }
+    local want=() probe package
+    while read -r probe package; do
+        case $probe in
+        /*) [ -e "$probe" ] || want+=("$package") ;;
+        *) command -v "$probe" >/dev/null || want+=("$package") ;;
+        esac
+    done < <(packages)
+    if [ ${#want[@]} -eq 0 ]; then say "debian: all packages are there"; return; fi
+    if [ "$(id -u)" != 0 ]; then
+        lack debian "as root: apt-get install --no-install-recommends ${want[*]}"
+        return
+    fi
+    # No service may start by itself: the tests start what they need, on ports and folders of their own.
+    local policy=/usr/sbin/policy-rc.d
+    if [ ! -e $policy ]; then
+        printf '#!/bin/sh\nexit 101\n' >$policy
+        chmod +x $policy
+        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    fi
+    local log="$PARTS_DIR/apt.log"
+    export DEBIAN_FRONTEND=noninteractive
+    if { apt-get update -q && apt-get install -y -q --no-install-recommends "${want[@]}"; } >"$log" 2>&1 </dev/null; then
+        say "debian: installed ${want[*]}"
+    else
+        tail -n 15 "$log"
+        lack debian "apt-get failed for ${want[*]} (whole output: $log)"
+    fi
+}
+
+gitea() {
+    local home="$PARTS_DIR/gitea-$GITEA_VERSION" source
+    if [ -x "$home/gitea" ] && [ -d "$home/static/templates" ]; then say "gitea: $GITEA_VERSION is there"; return; fi
+    command -v go >/dev/null || { lack gitea "Go 1.21 or newer is not on PATH (it fetches the Go that Gitea asks for): https://go.dev/dl"; return; }
+    say "gitea: building $GITEA_VERSION, once, about 8 minutes"
+    mkdir -p "$home/static"
+    if ! (cd tests/go/gitea && CGO_ENABLED=1 go build -trimpath -tags 'sqlite sqlite_unlock_notify' \
+        -ldflags "-s -w -X main.version=$GITEA_VERSION" -o "$home/gitea.new" .); then
+        lack gitea "go build failed in tests/go/gitea"
+        return
+    fi
+    source=$(cd tests/go/gitea && go list -m -f '{{.Dir}}' code.gitea.io/gitea)
+    # Templates and options are read at run time; a cleaned module cache must not take them away.
+    rm -rf "$home/static/templates" "$home/static/options"
+    cp -r "$source/options" "$source/templates" "$home/static/"
+    chmod -R u+w "$home/static"
+    mv "$home/gitea.new" "$home/gitea"
+}
+
+axe() {
+    local home="$PARTS_DIR/axe-core-$AXE_VERSION"
+    if [ -s "$home/axe.min.js" ]; then say "axe: $AXE_VERSION is there"; return; fi
+    command -v npm >/dev/null || { lack axe "npm is not on PATH: apt-get install --no-install-recommends npm"; return; }
+    local tmp
+    tmp=$(mktemp -d "$PARTS_DIR/axe.XXXXXX")
+    if (cd "$tmp" && npm pack --silent "axe-core@$AXE_VERSION" >/dev/null && tar -xzf axe-core-*.tgz package/axe.min.js); then
+        mkdir -p "$home"
+        mv "$tmp/package/axe.min.js" "$home/axe.min.js"
+        say "axe: fetched $AXE_VERSION"
+    else
+        lack axe "npm pack axe-core@$AXE_VERSION failed"
+    fi
+    rm -rf "$tmp"
+}
+
+# The base image of the tests, FROM scratch: one static busybox with all its names.
+base() {
+    local version home tmp
+    version=$(dpkg-query -W -f '${Version}' busybox-static 2>/dev/null) || { lack base "package busybox-static is not installed"; return; }
+    home="$PARTS_DIR/busybox-$(printf %s "$version" | tr -c 'A-Za-z0-9.\n' _)"
+    if [ ! -s "$home/rootfs.tar" ]; then
+        tmp=$(mktemp -d "$PARTS_DIR/base.XXXXXX")
+        mkdir -p "$tmp"/{bin,dev,etc,home,proc,root,sys,tmp,usr,var} "$home"
+        chmod 755 "$tmp"
+        chmod 1777 "$tmp/tmp"
+        cp /usr/bin/busybox "$tmp/bin/busybox"
+        for name in $(/usr/bin/busybox --list); do [ "$name" = busybox ] || ln -s busybox "$tmp/bin/$name"; done
+        ln -s ../bin "$tmp/usr/bin"
+        printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n' >"$tmp/etc/passwd"
+        printf 'root:x:0:\nnogroup:x:65534:\n' >"$tmp/etc/group"
+        tar -C "$tmp" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cf "$home/rootfs.tar.new" .
+        mv "$home/rootfs.tar.new" "$home/rootfs.tar"
+        rm -rf "$tmp"
+    fi
+    ln -sfn "$home" "$PARTS_DIR/busybox"
+    say "base: busybox $version"
+}
+
+cargo_deny() {
+    local home="$PARTS_DIR/cargo-deny-$CARGO_DENY_VERSION"
+    if [ -x "$home/bin/cargo-deny" ]; then say "cargo-deny: $CARGO_DENY_VERSION is there"; return; fi
+    command -v "${CARGO:-cargo}" >/dev/null || { lack cargo-deny "cargo is not on PATH: https://rustup.rs"; return; }
+    say "cargo-deny: building $CARGO_DENY_VERSION, once, about 2 minutes"
+    # Unoptimised: it runs for a second, and an optimised build takes longer than it ever saves.
+    if ! (cd "$PARTS_DIR" && CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_TARGET_DIR="$home/target" \
+        "${CARGO:-cargo}" install --quiet --locked --root "$home" "cargo-deny@$CARGO_DENY_VERSION"); then
+        lack cargo-deny "cargo install failed"
+        return
+    fi
+    rm -rf "$home/target"
+}
+
+[ $# -gt 0 ] || set -- debian base axe cargo-deny gitea
+for part in "$@"; do
+    started=$SECONDS
+    case $part in
+    debian | gitea | axe | base) "$part" ;;
+    cargo-deny) cargo_deny ;;
+    *) say "no part is called $part; there are: debian base axe cargo-deny gitea"; exit 2 ;;
+    esac
+    took=$((SECONDS - started))
+    [ $took -lt 2 ] || say "$part: took $took s"
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    say "missing: ${missing[*]}"
+    exit 1
+fi
