@@ -1,1 +1,17 @@
-//! The delivery domain, sans-IO.
+//! The delivery domain of Windlass, sans-IO: no runtime, no network, no clock, no environment.
+//! Time arrives inside events; what the world must do leaves as [`effect::Effect`]s.
+//! Not here: anything that reads or writes outside memory.
+
+pub mod approval;
+pub mod effect;
+pub mod ids;
+pub mod journal;
+pub mod plan;
+pub mod protocol;
+pub mod release;
+pub mod rollout;
+pub mod run;
+pub mod service;
+pub mod time;
+pub mod train;
+pub mod trigger;

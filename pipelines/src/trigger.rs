@@ -1,0 +1,107 @@
+//! What makes a run: which ref moved to which commit, who said so, and whether it may become a release.
+//! Not here: how a hook is verified or a ref is listed.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::CommitSha;
+
+/// Why a run exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TriggerKind {
+    /// A branch moved, told by a hook or found by polling.
+    Push,
+    /// A tag appeared.
+    Tag,
+    /// A pull request was opened or moved.
+    PullRequest,
+    /// A person asked.
+    Manual,
+}
+
+impl TriggerKind {
+    /// The word for it, also in `CI_PIPELINE_EVENT`.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Push => "push",
+            Self::Tag => "tag",
+            Self::PullRequest => "pull_request",
+            Self::Manual => "manual",
+        }
+    }
+}
+
+/// How the trigger was learnt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TriggerSource {
+    /// A forge's hook.
+    Hook,
+    /// `ls-remote`.
+    Poll,
+    /// A person, by page, command line or API.
+    Person,
+}
+
+/// One reason to run the pipeline at one commit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Trigger {
+    /// Why.
+    pub kind: TriggerKind,
+    /// From where it was learnt.
+    pub source: TriggerSource,
+    /// The full ref: `refs/heads/main`, `refs/tags/v1`, `refs/pull/7/head`.
+    pub git_ref: String,
+    /// The exact commit.
+    pub commit: CommitSha,
+    /// Number of the pull request, if it is one.
+    pub pull_request: Option<u64>,
+    /// Whether the commit comes from a repository other than the registered one.
+    pub from_fork: bool,
+    /// First line of the commit message, as far as it is known yet.
+    pub subject: String,
+    /// The commit's author as far as it is known yet.
+    pub author: String,
+    /// The author's mail address as far as it is known yet.
+    pub author_email: String,
+    /// Who asked, for a manual run.
+    pub requested_by: Option<String>,
+}
+
+impl Trigger {
+    /// `main` of `refs/heads/main`.
+    #[must_use]
+    pub fn branch(&self) -> Option<&str> {
+        self.git_ref.strip_prefix("refs/heads/")
+    }
+
+    /// `v1` of `refs/tags/v1`.
+    #[must_use]
+    pub fn tag(&self) -> Option<&str> {
+        self.git_ref.strip_prefix("refs/tags/")
+    }
+
+    /// The ref as people say it: branch, tag, or `#7`.
+    #[must_use]
+    pub fn ref_name(&self) -> String {
+        match (self.branch(), self.tag(), self.pull_request) {
+            (Some(branch), ..) => branch.to_owned(),
+            (_, Some(tag), _) => tag.to_owned(),
+            (_, _, Some(number)) => format!("#{number}"),
+            _ => self.git_ref.clone(),
+        }
+    }
+
+    /// Whether the registered bounds let this become a release: the release branch, or a tag (which the pipeline file's
+    /// `on.tags` must then name). A pull request never does. The pipeline file only narrows this.
+    #[must_use]
+    pub fn may_release(&self, release_branch: &str) -> bool {
+        match self.kind {
+            TriggerKind::PullRequest => false,
+            TriggerKind::Push | TriggerKind::Tag | TriggerKind::Manual => {
+                !self.from_fork && (self.branch() == Some(release_branch) || self.tag().is_some())
+            }
+        }
+    }
+}
