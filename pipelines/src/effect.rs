@@ -1,1 +1,217 @@
-//! Being written.
+//! Effects: pieces of work asked of the world. Each has a key that names what it is for, so that asking twice asks once,
+//! and each is safe to perform again. Not here: how they are performed.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ids::{ReleaseId, RevisionId, RolloutId, RunId, ServiceName},
+    time::UnixMs,
+};
+
+macro_rules! effects {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident : $type:ty),* $(,)? } = $word:literal),* $(,)?) => {
+        /// One piece of work asked of the world.
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case", tag = "effect")]
+        pub enum Effect {
+            $($(#[$doc])* $name { $($(#[$field_doc])* $field: $type),* }),*
+        }
+
+        /// The kinds of effects. The kill points of the crash tests are made from [`EffectKind::ALL`].
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum EffectKind {
+            $($(#[$doc])* $name),*
+        }
+
+        impl EffectKind {
+            /// All kinds.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// The word for it in logs, metrics and kill points.
+            #[must_use]
+            pub fn word(self) -> &'static str {
+                match self { $(Self::$name => $word),* }
+            }
+        }
+
+        impl Effect {
+            /// Its kind.
+            #[must_use]
+            pub fn kind(&self) -> EffectKind {
+                match self { $(Self::$name { .. } => EffectKind::$name),* }
+            }
+        }
+    };
+}
+
+effects! {
+    /// A hook was recorded: find out what it asks for.
+    ProcessDelivery {
+        /// Number of the delivery.
+        delivery: u64,
+        /// For which service.
+        service: ServiceName,
+    } = "process-delivery",
+    /// Ask the repository where its refs are, and ask again later.
+    PollRepository {
+        /// Of which service.
+        service: ServiceName,
+        /// Not before.
+        due_at: UnixMs,
+    } = "poll-repository",
+    /// A runner executes the run.
+    ExecuteRun {
+        /// Which.
+        run: RunId,
+    } = "execute-run",
+    /// Bring the release into the test environment and see that it is healthy.
+    DeployTest {
+        /// Which.
+        release: ReleaseId,
+    } = "deploy-test",
+    /// Ask a tester for a decision.
+    SendApprovalMail {
+        /// On which release.
+        release: ReleaseId,
+        /// Which time it is asked.
+        round: u32,
+        /// Whom.
+        tester: String,
+    } = "send-approval-mail",
+    /// Mail a tester the code they asked for.
+    SendCodeMail {
+        /// For which release.
+        release: ReleaseId,
+        /// Of which round.
+        round: u32,
+        /// Whom.
+        tester: String,
+        /// Number of the code.
+        serial: u32,
+    } = "send-code-mail",
+    /// The time for a decision is over.
+    ExpireApproval {
+        /// On which release.
+        release: ReleaseId,
+        /// Of which round.
+        round: u32,
+        /// Not before.
+        due_at: UnixMs,
+    } = "expire-approval",
+    /// Copy the image to the production registry, by digest.
+    Promote {
+        /// Of which release.
+        release: ReleaseId,
+    } = "promote",
+    /// Start the containers of a rollout's new revision and see that they are healthy.
+    StartRevision {
+        /// Which rollout.
+        rollout: RolloutId,
+    } = "start-revision",
+    /// Bring the gateway to what the state wants, and wait for its acknowledgement.
+    ApplyTraffic {
+        /// For which rollout.
+        rollout: RolloutId,
+        /// Which of its intents.
+        intent: u32,
+    } = "apply-traffic",
+    /// Read the metrics of a stage.
+    Measure {
+        /// Of which rollout.
+        rollout: RolloutId,
+        /// Of which stage.
+        stage: usize,
+        /// Not before.
+        due_at: UnixMs,
+    } = "measure",
+    /// Let a revision finish what it has, then remove its containers.
+    DrainRevision {
+        /// For which rollout.
+        rollout: RolloutId,
+        /// Which revision.
+        revision: RevisionId,
+    } = "drain-revision",
+}
+
+impl Effect {
+    /// What it is for. While an effect with this key is pending, asking again replaces it: there is one poll per
+    /// service, one traffic intent per rollout, one mail per release, round and tester.
+    #[must_use]
+    pub fn key(&self) -> String {
+        let word = self.kind().word();
+        match self {
+            Self::ProcessDelivery { delivery, .. } => format!("{word}/{delivery}"),
+            Self::PollRepository { service, .. } => format!("{word}/{service}"),
+            Self::ExecuteRun { run } => format!("{word}/{run}"),
+            Self::DeployTest { release } | Self::Promote { release } => format!("{word}/{release}"),
+            Self::SendApprovalMail { release, round, tester } => format!("{word}/{release}/{round}/{tester}"),
+            Self::SendCodeMail { release, round, tester, serial } => {
+                format!("{word}/{release}/{round}/{serial}/{tester}")
+            }
+            Self::ExpireApproval { release, round, .. } => format!("{word}/{release}/{round}"),
+            Self::StartRevision { rollout } | Self::ApplyTraffic { rollout, .. } => format!("{word}/{rollout}"),
+            Self::Measure { rollout, .. } => format!("{word}/{rollout}"),
+            Self::DrainRevision { rollout, revision } => format!("{word}/{rollout}/{revision}"),
+        }
+    }
+
+    /// When it may be performed at the earliest.
+    #[must_use]
+    pub fn due_at(&self) -> UnixMs {
+        match self {
+            Self::PollRepository { due_at, .. }
+            | Self::ExpireApproval { due_at, .. }
+            | Self::Measure { due_at, .. } => *due_at,
+            _ => UnixMs(0),
+        }
+    }
+
+    /// For which service.
+    #[must_use]
+    pub fn service(&self) -> &ServiceName {
+        match self {
+            Self::ProcessDelivery { service, .. } | Self::PollRepository { service, .. } => service,
+            Self::ExecuteRun { run } => &run.service,
+            Self::DeployTest { release }
+            | Self::SendApprovalMail { release, .. }
+            | Self::SendCodeMail { release, .. }
+            | Self::ExpireApproval { release, .. }
+            | Self::Promote { release } => &release.service,
+            Self::StartRevision { rollout }
+            | Self::ApplyTraffic { rollout, .. }
+            | Self::Measure { rollout, .. }
+            | Self::DrainRevision { rollout, .. } => &rollout.service,
+        }
+    }
+}
+
+/// An effect that waits or is being performed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingEffect {
+    /// What to do.
+    pub effect: Effect,
+    /// Number of the change that asked for it: an outcome counts only for the asking it belongs to.
+    pub asked_by: u64,
+    /// When it was asked for.
+    pub asked_at: UnixMs,
+    /// Tries that failed for infrastructure reasons.
+    pub failures: u32,
+    /// Not before this moment: its own due time, or the next try.
+    pub not_before: UnixMs,
+    /// What the last failed try said.
+    pub last_error: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_word_of_its_own() {
+        let words: BTreeSet<&str> = EffectKind::ALL.iter().map(|kind| kind.word()).collect();
+        assert_eq!(words.len(), EffectKind::ALL.len());
+    }
+}

@@ -1,1 +1,352 @@
-//! Being written.
+//! A run: one execution of the pipeline for one commit. It ends in a pushed digest, or not.
+//! Not here: what becomes of the digest (`release`).
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    effect::Effect,
+    ids::{Digest, RunId, RunnerName},
+    plan::DeliveryPlan,
+    protocol::{Blame, CommitInfo, Report, StepOutcome},
+    time::UnixMs,
+    train::IllegalTransition,
+    trigger::Trigger,
+};
+
+/// Where a run stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum RunState {
+    /// Recorded, not to be run: the reason says why (a pull request from a fork).
+    Held {
+        /// Why.
+        reason: String,
+    },
+    /// Waits for a runner.
+    Queued,
+    /// A runner has it.
+    Running {
+        /// Which.
+        runner: RunnerName,
+    },
+    /// A person asked to stop it; the runner has not confirmed yet.
+    Cancelling {
+        /// Which runner has it.
+        runner: RunnerName,
+    },
+    /// The image is in the test registry under this digest.
+    Succeeded {
+        /// As the registry says.
+        digest: Digest,
+    },
+    /// It ended without an image.
+    Failed {
+        /// Whose failure it is.
+        blame: Blame,
+        /// One sentence.
+        reason: String,
+    },
+    /// A person stopped it.
+    Cancelled,
+}
+
+impl RunState {
+    /// The word for it in API and command line.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Held { .. } => "held",
+            Self::Queued => "queued",
+            Self::Running { .. } => "running",
+            Self::Cancelling { .. } => "cancelling",
+            Self::Succeeded { .. } => "succeeded",
+            Self::Failed { .. } => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether it is over.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Held { .. } | Self::Succeeded { .. } | Self::Failed { .. } | Self::Cancelled)
+    }
+}
+
+/// One step as the page's tree shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// Its name.
+    pub name: String,
+    /// When it began.
+    pub started_at: Option<UnixMs>,
+    /// When it ended.
+    pub finished_at: Option<UnixMs>,
+    /// How it ended.
+    pub outcome: Option<StepOutcome>,
+}
+
+impl StepRecord {
+    fn new(name: String) -> Self {
+        Self { name, started_at: None, finished_at: None, outcome: None }
+    }
+}
+
+/// One execution of the pipeline.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// Its id.
+    pub id: RunId,
+    /// Why it exists.
+    pub trigger: Trigger,
+    /// Whether the registered bounds let it become a release.
+    pub may_release: bool,
+    /// Where it stands.
+    pub state: RunState,
+    /// When it was created.
+    pub created_at: UnixMs,
+    /// When a runner took it.
+    pub started_at: Option<UnixMs>,
+    /// When it ended.
+    pub finished_at: Option<UnixMs>,
+    /// What git says of the commit, once it is checked out.
+    pub commit: Option<CommitInfo>,
+    /// The steps, once the pipeline file is read; `checkout` before.
+    pub steps: Vec<StepRecord>,
+    /// What delivering needs, once the pipeline file is read.
+    pub plan: Option<DeliveryPlan>,
+    /// Whether the pipeline file lets it become a release.
+    pub file_releases: bool,
+    /// The tag of the pushed image.
+    pub tag: Option<String>,
+    /// Digest over all inputs of the image.
+    pub inputs: Option<Digest>,
+    /// The run that built the image, if it was not built again.
+    pub reused_from: Option<RunId>,
+    /// The run that this one repeats.
+    pub rerun_of: Option<RunId>,
+    /// What the person said who stopped it.
+    pub cancel_reason: Option<String>,
+}
+
+/// What can happen to a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub enum RunEvent {
+    /// A runner took it (or took it again after a restart).
+    Leased {
+        /// Which.
+        runner: RunnerName,
+    },
+    /// The runner tells something.
+    Reported {
+        /// What.
+        report: Report,
+    },
+    /// A person wants it stopped.
+    CancelRequested {
+        /// What they say.
+        reason: String,
+    },
+}
+
+impl RunEvent {
+    /// The word for it in journal and errors.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Leased { .. } => "run_leased",
+            Self::CancelRequested { .. } => "run_cancel_requested",
+            Self::Reported { report } => match report {
+                Report::CheckedOut { .. } => "run_checked_out",
+                Report::Prepared { .. } => "run_prepared",
+                Report::StepStarted { .. } => "run_step_started",
+                Report::StepFinished { .. } => "run_step_finished",
+                Report::Succeeded { .. } => "run_succeeded",
+                Report::Failed { .. } => "run_failed",
+                Report::Cancelled => "run_cancelled",
+            },
+        }
+    }
+}
+
+impl Run {
+    /// A run that waits for a runner, or is held where the trigger comes from a fork.
+    #[must_use]
+    pub fn new(id: RunId, trigger: Trigger, may_release: bool, rerun_of: Option<RunId>, at: UnixMs) -> Self {
+        let state = if trigger.from_fork {
+            RunState::Held { reason: "a pull request from a fork is recorded, not run".into() }
+        } else {
+            RunState::Queued
+        };
+        let finished_at = state.is_final().then_some(at);
+        Self {
+            id,
+            trigger,
+            may_release,
+            state,
+            created_at: at,
+            started_at: None,
+            finished_at,
+            commit: None,
+            steps: vec![StepRecord::new("checkout".into())],
+            plan: None,
+            file_releases: false,
+            tag: None,
+            inputs: None,
+            reused_from: None,
+            rerun_of,
+            cancel_reason: None,
+        }
+    }
+
+    /// The effects that a new run asks for.
+    #[must_use]
+    pub fn first_effects(&self) -> Vec<Effect> {
+        match self.state {
+            RunState::Queued => vec![Effect::ExecuteRun { run: self.id.clone() }],
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether its digest becomes a release.
+    #[must_use]
+    pub fn releases(&self) -> bool {
+        self.may_release && self.file_releases && self.plan.is_some()
+    }
+
+    /// The digest, if it succeeded.
+    #[must_use]
+    pub fn digest(&self) -> Option<&Digest> {
+        match &self.state {
+            RunState::Succeeded { digest } => Some(digest),
+            _ => None,
+        }
+    }
+
+    fn step(&mut self, name: &str) -> &mut StepRecord {
+        let index = match self.steps.iter().position(|step| step.name == name) {
+            Some(index) => index,
+            None => {
+                self.steps.push(StepRecord::new(name.to_owned()));
+                self.steps.len() - 1
+            }
+        };
+        &mut self.steps[index]
+    }
+
+    /// The only place where a run changes. A repeat of what already happened changes nothing.
+    ///
+    /// # Errors
+    /// When the event does not fit the state.
+    pub fn transition(&self, event: &RunEvent, at: UnixMs) -> Result<Self, IllegalTransition> {
+        let mut next = self.clone();
+        match (&self.state, event) {
+            (RunState::Queued, RunEvent::Leased { runner }) => {
+                next.state = RunState::Running { runner: runner.clone() };
+                next.started_at = Some(at);
+            }
+            // A runner that restarted takes its own run again.
+            (RunState::Running { .. }, RunEvent::Leased { runner }) => {
+                next.state = RunState::Running { runner: runner.clone() };
+            }
+            (RunState::Cancelling { .. }, RunEvent::Leased { runner }) => {
+                next.state = RunState::Cancelling { runner: runner.clone() };
+            }
+            (RunState::Queued, RunEvent::CancelRequested { reason }) => {
+                next.state = RunState::Cancelled;
+                next.cancel_reason = Some(reason.clone());
+                next.finished_at = Some(at);
+            }
+            (RunState::Running { runner }, RunEvent::CancelRequested { reason }) => {
+                next.state = RunState::Cancelling { runner: runner.clone() };
+                next.cancel_reason = Some(reason.clone());
+            }
+            (RunState::Cancelling { .. } | RunState::Cancelled, RunEvent::CancelRequested { .. }) => {}
+            (RunState::Running { .. } | RunState::Cancelling { .. }, RunEvent::Reported { report }) => {
+                next.take_report(report, at);
+            }
+            // The runner repeats its last report because the answer was lost.
+            (
+                RunState::Succeeded { digest: known },
+                RunEvent::Reported { report: Report::Succeeded { digest, .. } },
+            ) if known == digest => {}
+            (RunState::Failed { .. }, RunEvent::Reported { report: Report::Failed { .. } }) => {}
+            (RunState::Cancelled, RunEvent::Reported { report: Report::Cancelled }) => {}
+            (state, event) => return Err(IllegalTransition::new(&self.id, state.word(), event.word())),
+        }
+        Ok(next)
+    }
+
+    fn take_report(&mut self, report: &Report, at: UnixMs) {
+        match report {
+            Report::CheckedOut { commit } => {
+                self.trigger.subject = commit.message.lines().next().unwrap_or_default().to_owned();
+                self.trigger.author.clone_from(&commit.author);
+                self.trigger.author_email.clone_from(&commit.author_email);
+                self.commit = Some(commit.clone());
+            }
+            Report::Prepared { steps, plan, releases } => {
+                let known = std::mem::take(&mut self.steps);
+                self.steps = steps
+                    .iter()
+                    .map(|name| {
+                        known
+                            .iter()
+                            .find(|step| step.name == *name)
+                            .cloned()
+                            .unwrap_or_else(|| StepRecord::new(name.clone()))
+                    })
+                    .collect();
+                self.plan = Some((**plan).clone());
+                self.file_releases = *releases;
+            }
+            Report::StepStarted { step, at } => {
+                let record = self.step(step);
+                // Adopted after a restart: it began when it first began.
+                record.started_at.get_or_insert(*at);
+                record.finished_at = None;
+                record.outcome = None;
+            }
+            Report::StepFinished { step, at, outcome } => {
+                let record = self.step(step);
+                record.finished_at = Some(*at);
+                record.outcome = Some(outcome.clone());
+            }
+            Report::Succeeded { digest, tag, reused_from, inputs } => {
+                // The push won the race against a cancel: the image is there, so the run says so.
+                self.state = RunState::Succeeded { digest: digest.clone() };
+                self.tag = Some(tag.clone());
+                self.inputs = Some(inputs.clone());
+                self.reused_from.clone_from(reused_from);
+                self.finished_at = Some(at);
+            }
+            Report::Failed { blame, reason } => {
+                self.state = match self.state {
+                    RunState::Cancelling { .. } => RunState::Cancelled,
+                    _ => RunState::Failed { blame: *blame, reason: reason.clone() },
+                };
+                self.end_steps(at);
+            }
+            Report::Cancelled => {
+                self.state = match &self.state {
+                    RunState::Cancelling { .. } => RunState::Cancelled,
+                    _ => RunState::Failed {
+                        blame: Blame::Infrastructure,
+                        reason: "the runner stopped the run, and nobody had asked for it".into(),
+                    },
+                };
+                self.end_steps(at);
+            }
+        }
+    }
+
+    fn end_steps(&mut self, at: UnixMs) {
+        self.finished_at = Some(at);
+        for step in &mut self.steps {
+            if step.started_at.is_some() && step.outcome.is_none() {
+                step.finished_at = Some(at);
+                step.outcome = Some(StepOutcome::Cancelled);
+            }
+        }
+    }
+}
