@@ -46,14 +46,12 @@ impl RevisionStats {
     /// Share of requests that did not fail, in percent; none without requests.
     #[must_use]
     pub fn success_rate(&self) -> Option<f64> {
-        #[expect(clippy::cast_precision_loss, reason = "counts of requests stay far below 2^52")]
         (self.requests > 0)
             .then(|| 100.0 * (self.requests - self.errors.min(self.requests)) as f64 / self.requests as f64)
     }
 
     /// The latency below which `share` (0 to 1) of the requests lie, in milliseconds, linear within the bucket.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "counts of requests stay far below 2^52")]
     pub fn latency_ms(&self, share: f64) -> Option<f64> {
         let total: u64 = self.latency.iter().map(|(_, count)| count).sum();
         if total == 0 {
@@ -216,7 +214,6 @@ fn compared(enough: bool, enough_stable: bool, fails: bool) -> Outcome {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "counts of requests stay far below 2^52")]
 fn compare_errors(canary: &RevisionStats, stable: &RevisionStats, enough: bool, enough_stable: bool) -> CheckResult {
     let p_value = (canary.requests > 0 && stable.requests > 0).then(|| {
         let (n1, n2) = (canary.requests as f64, stable.requests as f64);
@@ -236,7 +233,6 @@ fn compare_errors(canary: &RevisionStats, stable: &RevisionStats, enough: bool, 
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "counts of requests stay far below 2^52")]
 fn compare_latency(canary: &RevisionStats, stable: &RevisionStats, enough: bool, enough_stable: bool) -> CheckResult {
     let (value, other) = (canary.latency_ms(0.95), stable.latency_ms(0.95));
     let p_value = mann_whitney(&canary.latency, &stable.latency);
@@ -253,7 +249,6 @@ fn compare_latency(canary: &RevisionStats, stable: &RevisionStats, enough: bool,
 }
 
 /// One-sided p-value for "the first sample is slower", from two histograms with the same buckets.
-#[expect(clippy::cast_precision_loss, reason = "counts of requests stay far below 2^52")]
 fn mann_whitney(slow: &[(u64, u64)], fast: &[(u64, u64)]) -> Option<f64> {
     let mut bounds: Vec<u64> = slow.iter().chain(fast).map(|(bound, _)| *bound).collect();
     bounds.sort_unstable();
