@@ -1,1 +1,3 @@
 //! Outside parties.
+#[cfg(feature = "docker")]
+pub mod docker;
