@@ -211,6 +211,8 @@ pub struct Rollout {
     pub finished_at: Option<UnixMs>,
     /// When each share came into force, for the staircase: time and percent.
     pub shares: Vec<(UnixMs, u8)>,
+    /// The counters of both revisions when the present share came into force: only what came after is judged.
+    pub baseline: (RevisionStats, RevisionStats),
     /// Looks at the metrics, oldest first.
     pub samples: Vec<Sample>,
 }
@@ -230,14 +232,18 @@ pub enum RolloutEvent {
     TrafficAcknowledged {
         /// Which.
         intent: u32,
+        /// The counters of the new revision at this moment.
+        canary: RevisionStats,
+        /// Those of the stable one.
+        stable: RevisionStats,
     },
-    /// The metrics since the stage's acknowledgement.
+    /// A look at the counters.
     Measured {
         /// In which stage they were taken.
         stage: usize,
-        /// The new revision.
+        /// Those of the new revision.
         canary: RevisionStats,
-        /// The stable one.
+        /// Those of the stable one.
         stable: RevisionStats,
     },
     /// The draining revision has no request left and its containers are gone.
@@ -330,6 +336,7 @@ impl Rollout {
             started_at: at,
             finished_at: None,
             shares: vec![(at, 0)],
+            baseline: (RevisionStats::default(), RevisionStats::default()),
             samples: Vec::new(),
         };
         (rollout, effects)
@@ -390,18 +397,19 @@ impl Rollout {
             (S::Starting, E::RevisionUnhealthy { reason }) => {
                 next.roll_back(format!("the new revision did not become healthy: {reason}"))
             }
-            (S::Shifting { stage }, E::TrafficAcknowledged { intent }) if *intent == self.intent => {
+            (S::Shifting { stage }, E::TrafficAcknowledged { intent, canary, stable }) if *intent == self.intent => {
+                next.baseline = (canary.clone(), stable.clone());
                 next.hold(*stage, at)
             }
-            (S::RollingBack { reason }, E::TrafficAcknowledged { intent }) if *intent == self.intent => {
+            (S::RollingBack { reason }, E::TrafficAcknowledged { intent, .. }) if *intent == self.intent => {
                 next.in_force(0, at);
                 next.state = S::DrainingBack { reason: reason.clone() };
                 vec![Effect::DrainRevision { rollout: self.id.clone(), revision: self.revision.clone() }]
             }
             // An answer for an intent that is no longer wanted.
-            (_, E::TrafficAcknowledged { intent }) if *intent < self.intent => Vec::new(),
+            (_, E::TrafficAcknowledged { intent, .. }) if *intent < self.intent => Vec::new(),
             (S::Holding { stage, .. }, E::Measured { stage: measured, canary, stable }) if stage == measured => {
-                next.measured(canary, stable, at)
+                next.measured(&canary.since(&self.baseline.0), &stable.since(&self.baseline.1), at)
             }
             // Metrics of a stage that is over.
             (_, E::Measured { .. }) => Vec::new(),
