@@ -1,0 +1,233 @@
+//! The Docker Engine of a test, spoken to through the `docker` program: a second opinion beside the product's own
+//! client. Base images come from a file, because nothing can be pulled.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+use crate::{
+    parts::{busybox_rootfs, program},
+    process::{Process, Stop, free_port, is_root, output, pid_alive},
+    registry::Registry,
+};
+
+const READY_WITHIN: Duration = Duration::from_secs(60);
+const STOP_WITHIN: Duration = Duration::from_secs(20);
+const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
+const OWN_PREFIX: &str = "windlass-engine-";
+
+/// The base image that [`DockerEngine::load_base_images`] brings.
+pub const BASE_IMAGE: &str = "busybox:1.36";
+
+/// A Docker Engine that answers.
+#[derive(Debug)]
+pub struct DockerEngine {
+    host: String,
+    process: Option<Process>,
+    dir: Option<PathBuf>,
+}
+
+impl DockerEngine {
+    /// The engine of this test process: that of `DOCKER_HOST`, else the machine's own, else one that is started now
+    /// and ends with the process. Base images are loaded.
+    ///
+    /// # Errors
+    /// When none answers and none can be started.
+    pub async fn shared() -> Result<&'static Self> {
+        static SHARED: OnceCell<DockerEngine> = OnceCell::const_new();
+        SHARED
+            .get_or_try_init(|| async {
+                let engine = match existing_host() {
+                    Some(host) => Self { host, process: None, dir: None },
+                    None => Self::start().await?,
+                };
+                engine.load_base_images()?;
+                Ok(engine)
+            })
+            .await
+    }
+
+    /// Starts an engine of its own, with a folder of its own, beside any other. Without images.
+    ///
+    /// # Errors
+    /// When `dockerd` is missing, this is not root, or it does not become ready.
+    pub async fn start() -> Result<Self> {
+        remove_leftovers();
+        // Not below target/: the path of a socket may have 108 bytes.
+        let dir = env::temp_dir().join(format!("{OWN_PREFIX}{}-{}", std::process::id(), free_port()));
+        fs::create_dir_all(&dir)?;
+        let host = format!("unix://{}", dir.join("docker.sock").display());
+        let mut command = Command::new(program("dockerd").context("the program dockerd is missing")?);
+        // docker0 stays: an engine with --bridge=none would delete the bridge of the one beside it.
+        command.arg("--data-root").arg(dir.join("data")).arg("--exec-root").arg(dir.join("exec"));
+        command.arg("-p").arg(dir.join("pid")).args(["-H", &host]);
+        let process = Process::spawn("dockerd", command, &dir.join("log"), Stop::Term { within: STOP_WITHIN })?;
+        let mut engine = Self { host: host.clone(), process: Some(process), dir: Some(dir) };
+        if let Some(process) = &mut engine.process {
+            process.ready(READY_WITHIN, || async { answers(&host).then_some(()) }).await?;
+        }
+        Ok(engine)
+    }
+
+    /// Its address, as `DOCKER_HOST` takes it.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Runs `docker` with these arguments and gives its standard output without the last line end.
+    ///
+    /// # Errors
+    /// When the program fails; the message holds its outputs.
+    pub fn docker(&self, arguments: &[&str]) -> Result<String> {
+        let done = output(self.command().args(arguments))?;
+        Ok(done.trim_end().to_owned())
+    }
+
+    /// A `docker` command that speaks to this engine, for streams and other special cases.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        let mut command = Command::new("docker");
+        command.env("DOCKER_HOST", &self.host).env_remove("DOCKER_CONTEXT");
+        command
+    }
+
+    /// Brings `busybox:1.36`, made of Debian's static busybox with all its names, unless it is there.
+    ///
+    /// # Errors
+    /// When the file of `make parts` is missing or the import fails.
+    pub fn load_base_images(&self) -> Result<()> {
+        if self.docker(&["image", "inspect", BASE_IMAGE]).is_ok() {
+            return Ok(());
+        }
+        let rootfs = busybox_rootfs();
+        ensure!(rootfs.exists(), "{} is missing: run `make parts`", rootfs.display());
+        let rootfs = rootfs.to_string_lossy();
+        self.docker(&["import", "-c", "CMD [\"/bin/sh\"]", "-c", "ENV PATH=/bin", &rootfs, BASE_IMAGE])?;
+        Ok(())
+    }
+
+    /// Tags a local image as `repository:tag` of a registry, pushes it and gives the digest that the registry states.
+    ///
+    /// # Errors
+    /// When the push fails or the registry does not know the tag afterwards.
+    pub async fn push(&self, image: &str, registry: &Registry, repository: &str, tag: &str) -> Result<String> {
+        let target = format!("{}/{repository}:{tag}", registry.host_port());
+        self.docker(&["tag", image, &target])?;
+        let config = registry_login(registry)?;
+        output(self.command().arg("--config").arg(config.path()).args(["push", "--quiet", &target]))?;
+        self.docker(&["rmi", "--no-prune", &target])?;
+        registry.digest(repository, tag).await?.with_context(|| format!("the registry does not know {target}"))
+    }
+
+    /// The ids of the containers, running or not, with this label (`name` or `name=value`).
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub fn containers(&self, label: &str) -> Result<Vec<String>> {
+        let ids = self.docker(&["ps", "-aq", "--no-trunc", "--filter", &format!("label={label}")])?;
+        Ok(ids.lines().map(str::to_owned).collect())
+    }
+
+    /// Removes the containers, networks and volumes with this label, running or not.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub fn remove_labelled(&self, label: &str) -> Result<()> {
+        let filter = format!("label={label}");
+        let kinds: [(&[&str], &[&str]); 3] = [
+            (&["ps", "-aq"], &["rm", "-f", "-v"]),
+            (&["network", "ls", "-q"], &["network", "rm"]),
+            (&["volume", "ls", "-q"], &["volume", "rm", "-f"]),
+        ];
+        for (list, remove) in kinds {
+            let found = self.docker(&[list, &["--filter", &filter]].concat())?;
+            for id in found.lines() {
+                self.docker(&[remove, &[id]].concat())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for DockerEngine {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            // Containers first: the engine's own stop leaves those of a killed containerd behind.
+            if let Ok(ids) = self.docker(&["ps", "-q"]) {
+                for id in ids.lines() {
+                    let _ = self.docker(&["kill", id]);
+                }
+            }
+            process.stop();
+        }
+        if let Some(dir) = self.dir.take() {
+            let _ = fs::remove_dir_all(dir);
+        }
+    }
+}
+
+/// What is missing for an engine on this machine.
+pub(crate) fn lack() -> Option<String> {
+    if program("docker").is_none() {
+        return Some("the program docker is missing: run `make parts`".into());
+    }
+    if existing_host().is_some() {
+        return None;
+    }
+    if program("dockerd").is_none() {
+        return Some("no Docker Engine answers and dockerd is missing: run `make parts`".into());
+    }
+    (!is_root()).then(|| "no Docker Engine answers and only root may start one: set DOCKER_HOST".into())
+}
+
+fn existing_host() -> Option<String> {
+    let hosts = env::var("DOCKER_HOST").ok().into_iter().chain([format!("unix://{DEFAULT_SOCKET}")]);
+    hosts.into_iter().find(|host| answers(host))
+}
+
+fn answers(host: &str) -> bool {
+    let mut command = Command::new("docker");
+    command.args(["version", "--format", "{{.Server.APIVersion}}"]).env("DOCKER_HOST", host);
+    output(&mut command).is_ok()
+}
+
+/// The configuration folder of a `docker` that is signed in to this registry.
+fn registry_login(registry: &Registry) -> Result<TempDir> {
+    let dir = tempfile::tempdir()?;
+    let auths = match registry.auth() {
+        Some((user, password)) => {
+            let auth = BASE64_STANDARD.encode(format!("{user}:{password}"));
+            serde_json::json!({ registry.host_port(): { "auth": auth } })
+        }
+        None => serde_json::json!({}),
+    };
+    fs::write(dir.path().join("config.json"), serde_json::json!({ "auths": auths }).to_string())?;
+    Ok(dir)
+}
+
+/// The folder of a shared engine outlives its test process: nothing runs after the last test. The next start clears it.
+fn remove_leftovers() {
+    for entry in fs::read_dir(env::temp_dir()).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(owner) = name.strip_prefix(OWN_PREFIX).and_then(|rest| rest.split('-').next()?.parse().ok()) else {
+            continue;
+        };
+        if !pid_alive(owner) && !engine_alive(&entry.path()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+fn engine_alive(dir: &Path) -> bool {
+    let pid = fs::read_to_string(dir.join("pid")).ok().and_then(|text| text.trim().parse().ok());
+    pid.is_some_and(pid_alive)
+}

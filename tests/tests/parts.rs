@@ -1,0 +1,4 @@
+//! Tests that need a real part, one module per noun below parts/. Whole ways through the product live in e2e.
+
+#[path = "parts/world.rs"]
+mod world;
