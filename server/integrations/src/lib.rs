@@ -1,3 +1,6 @@
 //! Outside parties.
 #[cfg(feature = "docker")]
 pub mod docker;
+
+#[cfg(feature = "registry")]
+pub mod registry;
