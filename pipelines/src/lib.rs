@@ -3,6 +3,7 @@
 //! Not here: anything that reads or writes outside memory.
 
 pub mod approval;
+pub mod definition;
 pub mod effect;
 pub mod ids;
 pub mod journal;
