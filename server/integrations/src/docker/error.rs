@@ -173,7 +173,7 @@ impl DockerError {
             error => return Self::engine(host, ACTION, error),
         };
         // A command that fails is the user's, whatever it printed; so this comes before the words of registries.
-        if is_dockerfile(&message) {
+        if is_dockerfile(&message) || is_bad_command(500, &message) {
             return Self::Dockerfile { message };
         }
         if is_no_space(&message) {

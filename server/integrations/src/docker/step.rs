@@ -1,6 +1,7 @@
 //! Containers of steps: a shell script in an image, with a workspace, limits and a time. Which steps run when is decided
 //! by the runner.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -151,24 +152,29 @@ impl Engine {
         let (started_at_ms, _) = self.step_times(name).await?;
         let left = left_of(timeout, started_at_ms);
         let follow = self.follow_output(name, after, output);
-        // Stops the container at most once, and says why; the output is followed on meanwhile.
+        // Stops the container at most once; the output is followed on meanwhile. The reason stands before the stop
+        // begins, because the container's end is seen before the answer to the stop.
+        let why = Cell::new(None);
         let control = async {
-            let why = tokio::select! {
+            why.set(Some(tokio::select! {
                 () = cancel.cancelled() => StepExit::Cancelled,
                 () = tokio::time::sleep(left) => StepExit::TimedOut,
-            };
-            self.stop(name, stop_grace).await.map(|()| why)
+            }));
+            self.stop(name, stop_grace).await
         };
         let wait = self.wait_for_end(name);
         tokio::pin!(follow, control, wait);
-        let mut stopped = None;
+        let mut stopped = false;
         let mut followed = false;
         let mut ended = false;
         while !ended {
             tokio::select! {
                 done = &mut wait => { done?; ended = true; }
                 done = &mut follow, if !followed => { done?; followed = true; }
-                why = &mut control, if stopped.is_none() => stopped = Some(why?),
+                done = &mut control, if !stopped => {
+                    done?;
+                    stopped = true;
+                }
             }
         }
         if !followed {
@@ -179,7 +185,7 @@ impl Engine {
         }
         let state = self.container_state(name).await?;
         let (started_at_ms, finished_at_ms) = self.step_times(name).await?;
-        let exit = match (stopped, state) {
+        let exit = match (why.get(), state) {
             // It may have ended by itself while it was being stopped; its own word counts only if it succeeded.
             (Some(_), Some(ContainerState::Exited { code: 0, .. }))
                 if finished_before(timeout, started_at_ms, finished_at_ms) && !cancel.is_cancelled() =>
@@ -188,7 +194,10 @@ impl Engine {
             }
             (Some(why), _) => why,
             (None, Some(ContainerState::Exited { code, out_of_memory: true })) if code != 0 => StepExit::OutOfMemory,
-            (None, Some(ContainerState::Exited { code, .. })) => StepExit::Exited { code },
+            (None, Some(ContainerState::Exited { code, .. })) => {
+                self.check_started(name, code).await?;
+                StepExit::Exited { code }
+            }
             (None, other) => {
                 return Err(DockerError::Engine {
                     action: "learn how the container ended",
@@ -233,6 +242,20 @@ impl Engine {
         }
     }
 
+    /// The init process of the container, not the engine, finds that an image has no shell.
+    async fn check_started(&self, name: &str, code: i64) -> Result<(), DockerError> {
+        if code != 126 && code != 127 {
+            return Ok(());
+        }
+        let tail = self.output_tail(name, 1).await?;
+        match tail.last() {
+            Some(line) if line.starts_with("[FATAL tini") => {
+                Err(DockerError::CannotStart { name: name.to_owned(), message: line.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Waits until the container does not run, through restarts of the engine.
     async fn wait_for_end(&self, name: &str) -> Result<(), DockerError> {
         let patience = Duration::from_secs(self.config.engine_patience_seconds);
@@ -272,7 +295,9 @@ impl Engine {
         let ms = |text: Option<String>| {
             text.and_then(|text| text.parse::<jiff::Timestamp>().ok()).map_or(0, |time| time.as_millisecond())
         };
-        Ok((ms(state.started_at), ms(state.finished_at)))
+        let started_at_ms = ms(state.started_at);
+        // The engine notes the start of a very short container after its end.
+        Ok((started_at_ms, ms(state.finished_at).max(started_at_ms)))
     }
 }
 
