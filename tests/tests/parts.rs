@@ -1,4 +1,6 @@
 //! Tests that need a real part, one module per noun below parts/. Whole ways through the product live in e2e.
 
+#[path = "parts/docker.rs"]
+mod docker;
 #[path = "parts/world.rs"]
 mod world;

@@ -433,7 +433,7 @@ async fn an_image_is_built_pushed_and_pulled_by_digest_with_credentials() -> Res
     assert!(progress.try_recv().is_ok(), "progress was told");
     let digest = registry.digest(&bench.prefix, "v1").await?.context("it was pushed")?;
     let by_digest = format!("{}/{}@{digest}", registry.host_port(), bench.prefix);
-    assert_eq!(bench.engine.image_digests(&tag).await?, [by_digest.clone()]);
+    assert_eq!(bench.engine.image_digests(&tag).await?, std::slice::from_ref(&by_digest));
 
     bench.engine.remove_image(&tag).await?;
     bench.engine.remove_image(&by_digest).await?;
