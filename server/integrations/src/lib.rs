@@ -4,3 +4,5 @@ pub mod docker;
 
 #[cfg(feature = "registry")]
 pub mod registry;
+#[cfg(feature = "git")]
+pub mod git;
