@@ -2,7 +2,8 @@
 #[cfg(feature = "docker")]
 pub mod docker;
 
-#[cfg(feature = "registry")]
-pub mod registry;
 #[cfg(feature = "git")]
 pub mod git;
+
+#[cfg(feature = "registry")]
+pub mod registry;
