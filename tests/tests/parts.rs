@@ -2,5 +2,7 @@
 
 #[path = "parts/docker.rs"]
 mod docker;
+#[path = "parts/registry.rs"]
+mod registry;
 #[path = "parts/world.rs"]
 mod world;
