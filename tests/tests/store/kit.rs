@@ -1,12 +1,12 @@
 //! Settings, outcomes, the evidence file, small file systems to fill. Knows no case.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use server::store::engine::EngineKind;
+use tests::evidence::{self, Tier};
 
 /// How a run is set.
 pub(crate) struct Setting {
@@ -64,35 +64,43 @@ impl From<Result<Value, String>> for Outcome {
 pub(crate) struct Evidence {
     lines: Vec<Value>,
     broken: Vec<String>,
+    skipped: Vec<String>,
 }
 
 impl Evidence {
-    pub(crate) fn record(&mut self, subject: &str, case: &str, required: bool, outcome: Outcome) {
+    /// `shows`: what the case proves, where it is required of this subject; otherwise its verdict is only recorded.
+    pub(crate) fn record(&mut self, subject: &str, case: &str, shows: Option<&str>, outcome: Outcome) {
+        let name = format!("{subject}::{case}");
         let (verdict, problem, figure) = match outcome {
             Outcome::Pass(figure) => ("pass", String::new(), figure),
             Outcome::Fail(problem, figure) => ("fail", problem, figure),
             Outcome::Skip(reason) => ("skipped", reason, Value::Null),
         };
         println!("{subject:5} {case:10} {verdict:7} {figure} {problem}");
-        if required && verdict == "fail" {
-            self.broken.push(format!("{subject}::{case}: {problem}"));
+        match (shows, verdict) {
+            (Some(shows), "pass") => {
+                let command = format!("cargo test -p tests --test store -- {name}");
+                evidence::record_as(shows, Tier::RealPart, &figure, &command);
+            }
+            (Some(_), "fail") => self.broken.push(format!("{name}: {problem}")),
+            (_, "skipped") => self.skipped.push(format!("{name}: {problem}")),
+            _ => {}
         }
         self.lines.push(json!({
-            "capability": format!("store {case}"), "tier": "real", "engine": subject,
-            "verdict": verdict, "problem": problem, "figure": figure, "required": required,
+            "case": case, "subject": subject, "required": shows.is_some(),
+            "verdict": verdict, "problem": problem, "figure": figure,
         }));
     }
 
-    /// Writes the file; whether all that is required held.
-    pub(crate) fn close(mut self, setting: &Setting) -> bool {
-        let skipped: Vec<&Value> = self.lines.iter().filter(|line| line["verdict"] == "skipped").collect();
-        if !skipped.is_empty() {
-            println!("SKIPPED {}: {}", skipped.len(), json!(skipped));
-            if setting.require_all {
-                self.broken.push("cases were skipped, and everything is required".into());
-            }
+    /// Writes the file, if every case ran; whether all that is required held.
+    pub(crate) fn close(mut self, setting: &Setting, whole: bool) -> bool {
+        for skipped in &self.skipped {
+            println!("SKIPPED {skipped}");
         }
-        if let Err(error) = self.write(setting) {
+        if setting.require_all && !self.skipped.is_empty() {
+            self.broken.push("cases were skipped, and everything is required".into());
+        }
+        if whole && let Err(error) = self.write(setting) {
             self.broken.push(format!("the evidence could not be written: {error}"));
         }
         for problem in &self.broken {
@@ -102,17 +110,14 @@ impl Evidence {
     }
 
     fn write(&self, setting: &Setting) -> std::io::Result<()> {
-        let tmp = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let folder = tmp.parent().unwrap_or(tmp).join("evidence");
+        let folder = evidence::folder();
         std::fs::create_dir_all(&folder)?;
-        let mut text = String::new();
-        for line in &self.lines {
+        let lines = self.lines.iter().map(|line| {
             let mut line = line.clone();
             line["seed"] = json!(setting.seed);
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "{line}");
-        }
-        std::fs::write(folder.join("store-contract.jsonl"), text)
+            format!("{line}\n")
+        });
+        std::fs::write(folder.join("store-contract.jsonl"), lines.collect::<String>())
     }
 }
 
