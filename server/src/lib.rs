@@ -2,4 +2,5 @@
 
 pub mod app;
 pub mod config;
+pub mod gateway;
 pub mod store;
