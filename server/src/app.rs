@@ -2,6 +2,7 @@
 //! Not here: HTTP (`http`), and whatever touches the outside (`driver`).
 
 pub mod accounts;
+pub mod addresses;
 pub mod agents;
 pub mod approvals;
 pub mod deliveries;
@@ -19,7 +20,11 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use pipelines::{ids::ServiceName, time::UnixMs, train::Refusal};
+use pipelines::{
+    ids::{ReleaseId, ServiceName},
+    time::UnixMs,
+    train::Refusal,
+};
 use tokio::sync::{Notify, broadcast};
 
 use crate::{
@@ -113,6 +118,7 @@ pub struct App {
     changed: broadcast::Sender<Changed>,
     work_for_runners: Notify,
     locks: Mutex<HashMap<ServiceName, Arc<tokio::sync::Mutex<()>>>>,
+    promotions: Mutex<HashMap<ReleaseId, (u64, u64)>>,
 }
 
 impl App {
@@ -130,7 +136,18 @@ impl App {
         let queue = EffectQueue::new(store.effects()?);
         let (changed, _) = broadcast::channel(CHANGED_BACKLOG);
         let locks = Mutex::default();
-        Ok(Self { config, store, logs, keys, queue, clock, changed, work_for_runners: Notify::new(), locks })
+        Ok(Self {
+            config,
+            store,
+            logs,
+            keys,
+            queue,
+            clock,
+            changed,
+            work_for_runners: Notify::new(),
+            locks,
+            promotions: Mutex::default(),
+        })
     }
 
     /// The time.

@@ -2,5 +2,7 @@
 
 pub mod app;
 pub mod config;
+pub mod crash;
+pub mod driver;
 pub mod gateway;
 pub mod store;

@@ -1,5 +1,7 @@
 //! Releases as people see and steer them, and the sentence that says why one is not live yet.
 
+use std::sync::PoisonError;
+
 use pipelines::{
     effect::Effect,
     ids::{ReleaseId, ServiceName},
@@ -46,6 +48,23 @@ impl App {
         let event = Event::AskAgain { number: id.number, by: origin.actor.clone() };
         self.train_event(&id.service, origin, event).await?;
         Ok(())
+    }
+
+    /// Notes how far a promotion is: bytes done, bytes in all. Only in memory: the registry itself knows what is there.
+    pub fn promotion_progress(&self, id: &ReleaseId, done_bytes: u64, total_bytes: u64) {
+        let mut promotions = self.promotions.lock().unwrap_or_else(PoisonError::into_inner);
+        promotions.insert(id.clone(), (done_bytes, total_bytes));
+    }
+
+    /// The promotion is over.
+    pub fn promotion_forget(&self, id: &ReleaseId) {
+        self.promotions.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
+    /// How far the promotion of a release is: bytes done, bytes in all.
+    #[must_use]
+    pub fn promotion_of(&self, id: &ReleaseId) -> Option<(u64, u64)> {
+        self.promotions.lock().unwrap_or_else(PoisonError::into_inner).get(id).copied()
     }
 
     /// What keeps a release from going on for infrastructure reasons: the last error of the effect that it waits for,

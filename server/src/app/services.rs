@@ -122,6 +122,14 @@ impl App {
         Ok(service)
     }
 
+    /// All services, by name.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn services(&self) -> Result<Vec<Service>, AppError> {
+        Ok(self.store.services()?)
+    }
+
     fn take_input(
         &self,
         service: &mut Service,

@@ -220,6 +220,9 @@ impl App {
         change.delivery = delivery;
         change.refs = extras.refs;
         change.service_record = extras.service;
+        if let Some(key) = change.finished_effect.as_deref().and_then(|key| key.split('/').next()) {
+            crate::crash::point(key, "storing");
+        }
         let effects = self.store.train_change(change).await?;
         let for_runners =
             effects.pending.iter().any(|(_, pending)| matches!(pending.effect, Effect::ExecuteRun { .. }));
