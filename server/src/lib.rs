@@ -1,8 +1,4 @@
-//! The Windlass delivery server as a library: `main` puts it together, tests use parts of it.
+//! The server library.
 
-pub mod app;
-pub mod config;
-pub mod crash;
-pub mod driver;
-pub mod gateway;
 pub mod store;
+pub mod http;

@@ -2,9 +2,5 @@
 
 #[path = "parts/docker.rs"]
 mod docker;
-#[path = "parts/gateway.rs"]
-mod gateway;
-#[path = "parts/registry.rs"]
-mod registry;
 #[path = "parts/world.rs"]
 mod world;

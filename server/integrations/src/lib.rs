@@ -7,6 +7,3 @@ pub mod git;
 
 #[cfg(feature = "registry")]
 pub mod registry;
-
-#[cfg(feature = "mail")]
-pub mod mail;

@@ -1,0 +1,104 @@
+// The log: lines that arrive, the end that is followed, errors one by one, ranges of lines in the address.
+
+const SHOWN_MAX = 5000;
+
+export function log(root) {
+  if (!root) return undefined;
+  const tail = document.getElementById("tail");
+  let follow = "follows" in root.dataset;
+  let unseen = 0;
+
+  const errors = () => (root.dataset.errors ?? "").split(" ").filter(Boolean).map(Number);
+
+  function atEnd() {
+    return root.getBoundingClientRect().bottom <= innerHeight + 80;
+  }
+
+  function toEnd() {
+    root.lastElementChild?.scrollIntoView({ block: "end" });
+    unseen = 0;
+    count();
+  }
+
+  function count() {
+    if (!tail) return;
+    tail.hidden = unseen === 0;
+    document.getElementById("tail-count").textContent = unseen.toLocaleString();
+  }
+
+  // Lines come as markup that the server wrote and escaped, one <p> each; false where their step is not on the page yet.
+  function add(html) {
+    const box = document.createElement("template");
+    box.innerHTML = html;
+    for (const line of [...box.content.children]) {
+      if (document.getElementById(line.id)) continue;
+      const step = document.getElementById(line.dataset.in);
+      if (!step) return false;
+      const stay = follow && atEnd();
+      step.append(line);
+      if (line.classList.contains("err")) root.dataset.errors += `${line.id.slice(1)} `;
+      const lines = root.querySelectorAll("p[id]");
+      if (lines.length > SHOWN_MAX) lines[0].remove();
+      if (stay) toEnd(); else { unseen += 1; count(); }
+    }
+    return true;
+  }
+
+  // After a refresh of the page's parts: steps that have begun meanwhile, and the icons of those that ended.
+  function refreshed(fresh) {
+    const next = fresh.getElementById("log");
+    if (!next) return;
+    root.dataset.errors = next.dataset.errors ?? "";
+    for (const step of next.querySelectorAll("details[id]")) {
+      const old = document.getElementById(step.id);
+      if (!old) root.append(document.importNode(step, true));
+      else old.querySelector("summary").replaceWith(document.importNode(step.querySelector("summary"), true));
+    }
+    root.querySelector(":scope > .hint")?.remove();
+    if (!("follows" in next.dataset)) follow = false;
+  }
+
+  function go(number) {
+    const line = document.getElementById(`L${number}`);
+    if (line) { line.closest("details").open = true; location.hash = `L${number}`; }
+    else location.assign(`?from=${Math.max(1, number - 20)}#L${number}`);
+  }
+
+  function error(step) {
+    const here = Number(/^#L(\d+)/.exec(location.hash)?.[1] ?? 0);
+    const all = errors();
+    const next = step > 0 ? all.find((n) => n > here) ?? all[0] : all.findLast((n) => n < here) ?? all.at(-1);
+    if (next) go(next);
+  }
+
+  // #L120-L140 marks a range; a click with shift makes one.
+  function mark() {
+    for (const line of root.querySelectorAll(".sel")) line.classList.remove("sel");
+    const range = /^#L(\d+)-L(\d+)$/.exec(location.hash);
+    const one = /^#(L\d+|step-\d+)$/.exec(location.hash);
+    if (one) document.getElementById(one[1])?.closest("details")?.setAttribute("open", "");
+    if (!range) return;
+    const [from, to] = [Number(range[1]), Number(range[2])].sort((a, b) => a - b);
+    for (let n = from; n <= Math.min(to, from + SHOWN_MAX); n += 1) document.getElementById(`L${n}`)?.classList.add("sel");
+    const first = document.getElementById(`L${from}`);
+    first?.closest("details").setAttribute("open", "");
+    first?.scrollIntoView({ block: "center" });
+  }
+
+  root.addEventListener("click", (e) => {
+    const number = e.shiftKey && e.target.closest?.("p > a")?.textContent;
+    const here = /^#L(\d+)/.exec(location.hash)?.[1];
+    if (number && here) { e.preventDefault(); location.hash = `L${here}-L${number}`; }
+  });
+  document.getElementById("next-error")?.addEventListener("click", (e) => { e.preventDefault(); error(1); });
+  tail?.addEventListener("click", () => { follow = true; toEnd(); });
+  addEventListener("scroll", () => { if (atEnd() && unseen) { unseen = 0; count(); } }, { passive: true });
+  addEventListener("hashchange", mark);
+  mark();
+  if (!location.hash) {
+    if (follow) toEnd();
+    else if (errors().length) document.getElementById(`L${errors()[0]}`)?.scrollIntoView({ block: "center" });
+  }
+
+  return { add, refreshed, error, follow: () => { follow = !follow; if (follow) toEnd(); } };
+}

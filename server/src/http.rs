@@ -1,0 +1,3 @@
+//! What answers over HTTP. Not here: decisions, which `app` takes.
+
+pub mod ui;
