@@ -1,6 +1,29 @@
-# The verbs of the project. Long recipes live in scripts/.
-.PHONY: parts
+# The verbs of the project; long recipes live in scripts/.
+.PHONY: demo test bench soak fmt parts evidence
+
+# Shows the whole way, from git push to live traffic, on this machine.
+demo:
+	@scripts/demo.sh $(ARGS)
+
+# Every check and test, then the table of what was shown. One step: make test STEPS=unit
+test:
+	@scripts/test.sh $(STEPS)
+
+# Measures; figures go into the evidence.
+bench:
+	@. scripts/path.sh && cargo bench --locked --workspace --bench '*'
+
+# Runs the long tests; WINDLASS_SOAK_MINUTES says how long.
+soak:
+	@. scripts/path.sh && cargo test --locked --workspace --test soak -- --nocapture
+
+fmt:
+	@. scripts/path.sh && cargo fmt --all
 
 # Installs and builds the real parts that the tests use, once (about 12 minutes from nothing).
 parts:
 	@scripts/parts.sh
+
+# Writes what the last `make test` has shown into the table of README.md.
+evidence:
+	@. scripts/path.sh && cargo run --quiet --locked --package tests --bin evidence -- write

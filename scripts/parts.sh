@@ -24,6 +24,8 @@ packages() {
     cat <<'LIST'
 /usr/sbin/dockerd docker.io
 /usr/sbin/iptables iptables
+ip iproute2
+ssh openssh-client
 /usr/bin/docker-registry docker-registry
 /usr/bin/htpasswd apache2-utils
 /usr/bin/busybox busybox-static

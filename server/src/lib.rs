@@ -1,4 +1,9 @@
-//! The server library.
+//! The Windlass delivery server as a library: `main` puts it together, tests use parts of it.
 
-pub mod store;
+pub mod app;
+pub mod config;
+pub mod crash;
+pub mod driver;
+pub mod gateway;
 pub mod http;
+pub mod store;

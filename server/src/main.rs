@@ -1,2 +1,48 @@
-//! The server.
-fn main() {}
+//! The `windlass` command: reads the command line and starts what it names.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use server::gateway::{self, GatewayOptions};
+
+#[derive(Debug, Parser)]
+#[command(name = "windlass", version, about = "A self-hosted delivery server")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Route requests to the services of this machine, as the server says
+    Gateway {
+        /// Folder for its configuration and its control socket
+        #[arg(long, env = "WINDLASS_GATEWAY_FOLDER")]
+        folder: PathBuf,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("WINDLASS_LOG")
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
+        )
+        .init();
+    let result = match Arguments::parse().command {
+        Command::Gateway { folder } => {
+            let run = gateway::run(GatewayOptions { folder }).await;
+            run.map_err(anyhow::Error::from)
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("windlass: failed to {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,4 +1,334 @@
-//! The store: what the server keeps. The engine beneath it and the log files beside it live in modules of their own.
+//! What Windlass remembers, in nouns: services, runs, releases, approvals, rollouts, effects, deliveries, the journal and
+//! accounts. No key-value call is made above this trait. Beneath it: [`embedded`] on an [`engine`]; logs of steps lie
+//! outside the key-value store, in [`logs`].
 
+pub mod embedded;
 pub mod engine;
 pub mod logs;
+pub mod records;
+
+use std::{future::Future, pin::Pin};
+
+use pipelines::{
+    approval::Approval,
+    effect::PendingEffect,
+    ids::{Digest, ReleaseId, RolloutId, RunId, ServiceName},
+    journal::{Entry, Origin},
+    release::Release,
+    rollout::Rollout,
+    run::Run,
+    service::Service,
+    time::UnixMs,
+    train::{Change, Train},
+};
+
+pub use records::{
+    Account, Delivery, DeliveryId, DeliveryState, NewDelivery, Role, SealedSecrets, SeenRef, Session, Token,
+};
+
+/// Why the store could not do it.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// The engine refused or failed.
+    #[error("the store did not take the change")]
+    Engine(#[from] engine::EngineError),
+    /// A record cannot be read.
+    #[error("a record of {table} cannot be read: {why}")]
+    Record {
+        /// Which table.
+        table: &'static str,
+        /// What the reader said.
+        why: String,
+    },
+    /// Something with this name is there already.
+    #[error("{0} exists already")]
+    Exists(String),
+}
+
+/// An answer that comes when the change is on disk.
+pub type Stored<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send>>;
+
+/// A page of a listing: newest first, at most `limit`, only numbers below `before`.
+#[derive(Clone, Copy, Debug)]
+pub struct Page {
+    /// Only what has a smaller number.
+    pub before: Option<u32>,
+    /// How many at most.
+    pub limit: usize,
+}
+
+impl Page {
+    /// The newest `limit`.
+    #[must_use]
+    pub fn newest(limit: usize) -> Self {
+        Self { before: None, limit }
+    }
+}
+
+/// One change of a train and all that is stored with it, in one transaction.
+#[derive(Clone, Debug)]
+pub struct TrainChange {
+    /// When.
+    pub at: UnixMs,
+    /// Who, how.
+    pub origin: Origin,
+    /// Of which service.
+    pub service: ServiceName,
+    /// What the domain decided; several where one input made several events.
+    pub changes: Vec<Change>,
+    /// The effect whose outcome this is: it is no longer pending afterwards.
+    pub finished_effect: Option<String>,
+    /// An effect to ask for besides those of the changes (a poll asks for the next one).
+    pub ask: Vec<pipelines::effect::Effect>,
+    /// What became of a delivery.
+    pub delivery: Option<(DeliveryId, DeliveryState)>,
+    /// Refs as they were seen; none: gone.
+    pub refs: Vec<(String, Option<SeenRef>)>,
+    /// The service's record, where it changed too.
+    pub service_record: Option<Service>,
+}
+
+impl TrainChange {
+    /// A change of nothing yet.
+    #[must_use]
+    pub fn new(service: ServiceName, origin: Origin, at: UnixMs) -> Self {
+        Self {
+            at,
+            origin,
+            service,
+            changes: Vec::new(),
+            finished_effect: None,
+            ask: Vec::new(),
+            delivery: None,
+            refs: Vec::new(),
+            service_record: None,
+        }
+    }
+}
+
+/// What a stored change did to the pending effects, for whoever keeps them in memory.
+#[derive(Clone, Debug, Default)]
+pub struct EffectsChanged {
+    /// Now pending, by key.
+    pub pending: Vec<(String, PendingEffect)>,
+    /// No longer pending.
+    pub gone: Vec<String>,
+}
+
+/// What Windlass remembers.
+///
+/// Concurrency: any number of readers; changes of one service are made one after the other by the caller (it holds the
+/// service's lock from reading the train to the stored change), changes of different services at the same time. A change
+/// is stored whole or not at all, and is on disk when its future is ready. A crash before that loses it whole.
+pub trait Store: Send + Sync {
+    /// A registered service.
+    ///
+    /// # Errors
+    /// When the store cannot be read; so for all that read.
+    fn service(&self, name: &ServiceName) -> Result<Option<Service>, StoreError>;
+    /// All services, by name.
+    ///
+    /// # Errors
+    /// As above.
+    fn services(&self) -> Result<Vec<Service>, StoreError>;
+    /// Registers a service with its train; with its sealed secrets.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] where the name is taken.
+    fn service_create(
+        &self,
+        service: &Service,
+        secrets: &SealedSecrets,
+        ask: &[pipelines::effect::Effect],
+        entry: NewEntry,
+    ) -> Stored<EffectsChanged>;
+    /// Changes a service; its secrets too, where given.
+    ///
+    /// # Errors
+    /// Those of storing.
+    fn service_update(
+        &self,
+        service: &Service,
+        secrets: Option<&SealedSecrets>,
+        ask: &[pipelines::effect::Effect],
+        entry: NewEntry,
+    ) -> Stored<EffectsChanged>;
+    /// The sealed secrets of a service.
+    ///
+    /// # Errors
+    /// As above.
+    fn service_secrets(&self, name: &ServiceName) -> Result<Option<SealedSecrets>, StoreError>;
+
+    /// What moves on a service.
+    ///
+    /// # Errors
+    /// As above.
+    fn train(&self, name: &ServiceName) -> Result<Option<Train>, StoreError>;
+    /// A run.
+    ///
+    /// # Errors
+    /// As above.
+    fn run(&self, id: &RunId) -> Result<Option<Run>, StoreError>;
+    /// Runs of a service, newest first.
+    ///
+    /// # Errors
+    /// As above.
+    fn runs(&self, service: &ServiceName, page: Page) -> Result<Vec<Run>, StoreError>;
+    /// A release.
+    ///
+    /// # Errors
+    /// As above.
+    fn release(&self, id: &ReleaseId) -> Result<Option<Release>, StoreError>;
+    /// Releases of a service, newest first.
+    ///
+    /// # Errors
+    /// As above.
+    fn releases(&self, service: &ServiceName, page: Page) -> Result<Vec<Release>, StoreError>;
+    /// The approval of a release.
+    ///
+    /// # Errors
+    /// As above.
+    fn approval(&self, id: &ReleaseId) -> Result<Option<Approval>, StoreError>;
+    /// A rollout.
+    ///
+    /// # Errors
+    /// As above.
+    fn rollout(&self, id: &RolloutId) -> Result<Option<Rollout>, StoreError>;
+    /// Rollouts of a service, newest first.
+    ///
+    /// # Errors
+    /// As above.
+    fn rollouts(&self, service: &ServiceName, page: Page) -> Result<Vec<Rollout>, StoreError>;
+    /// Stores what an event changed on a train.
+    ///
+    /// # Errors
+    /// Those of storing; then nothing of it is stored.
+    fn train_change(&self, change: TrainChange) -> Stored<EffectsChanged>;
+
+    /// The run of this service that built an image of these inputs, and the image.
+    ///
+    /// # Errors
+    /// As above.
+    fn image_of_inputs(&self, service: &ServiceName, inputs: &Digest) -> Result<Option<(RunId, Digest)>, StoreError>;
+    /// The refs of a service as they were last seen.
+    ///
+    /// # Errors
+    /// As above.
+    fn refs(&self, service: &ServiceName) -> Result<Vec<(String, SeenRef)>, StoreError>;
+
+    /// All pending effects, by key.
+    ///
+    /// # Errors
+    /// As above.
+    fn effects(&self) -> Result<Vec<(String, PendingEffect)>, StoreError>;
+    /// A try failed for an infrastructure reason: keeps the effect with its next time.
+    ///
+    /// # Errors
+    /// Those of storing.
+    fn effect_retry(&self, key: &str, effect: &PendingEffect) -> Stored<()>;
+
+    /// Records a hook, or says which earlier delivery it repeats.
+    ///
+    /// # Errors
+    /// Those of storing.
+    fn delivery_record(&self, delivery: NewDelivery) -> Stored<(Recorded, EffectsChanged)>;
+    /// A delivery.
+    ///
+    /// # Errors
+    /// As above.
+    fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError>;
+    /// The last deliveries of a service, newest first.
+    ///
+    /// # Errors
+    /// As above.
+    fn deliveries(&self, service: &ServiceName, limit: usize) -> Result<Vec<Delivery>, StoreError>;
+
+    /// Journal entries of a service (or all), newest first, with a place below `before`.
+    ///
+    /// # Errors
+    /// As above.
+    fn journal(
+        &self,
+        service: Option<&ServiceName>,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError>;
+
+    /// An account.
+    ///
+    /// # Errors
+    /// As above.
+    fn account(&self, name: &str) -> Result<Option<Account>, StoreError>;
+    /// All accounts, by name.
+    ///
+    /// # Errors
+    /// As above.
+    fn accounts(&self) -> Result<Vec<Account>, StoreError>;
+    /// Creates or changes an account.
+    ///
+    /// # Errors
+    /// Those of storing.
+    fn account_put(&self, account: &Account, entry: NewEntry) -> Stored<()>;
+    /// A session by the digest of its cookie.
+    ///
+    /// # Errors
+    /// As above.
+    fn session(&self, digest: &str) -> Result<Option<Session>, StoreError>;
+    /// Creates or changes a session.
+    ///
+    /// # Errors
+    /// Those of storing.
+    fn session_put(&self, digest: &str, session: &Session) -> Stored<()>;
+    /// Ends a session.
+    ///
+    /// # Errors
+    /// Those of storing.
+    fn session_delete(&self, digest: &str) -> Stored<()>;
+    /// A bearer token by its digest.
+    ///
+    /// # Errors
+    /// As above.
+    fn token(&self, digest: &str) -> Result<Option<Token>, StoreError>;
+    /// All bearer tokens with their digests.
+    ///
+    /// # Errors
+    /// As above.
+    fn tokens(&self) -> Result<Vec<(String, Token)>, StoreError>;
+    /// Creates or changes a bearer token.
+    ///
+    /// # Errors
+    /// Those of storing.
+    fn token_put(&self, digest: &str, token: &Token, entry: NewEntry) -> Stored<()>;
+    /// Takes a bearer token back.
+    ///
+    /// # Errors
+    /// Those of storing.
+    fn token_delete(&self, digest: &str, entry: NewEntry) -> Stored<()>;
+
+    /// Why changes are refused at present, if the last one was.
+    fn trouble(&self) -> Option<String>;
+}
+
+/// A line for the journal that the store gives its place.
+#[derive(Clone, Debug)]
+pub struct NewEntry {
+    /// When.
+    pub at: UnixMs,
+    /// Who, how.
+    pub origin: Origin,
+    /// What it is about.
+    pub subject: String,
+    /// What happened.
+    pub word: &'static str,
+    /// More, in a few words.
+    pub detail: String,
+}
+
+/// What became of an incoming hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// It is new.
+    New(DeliveryId),
+    /// It came before.
+    Repeat(DeliveryId),
+}

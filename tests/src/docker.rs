@@ -23,6 +23,8 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 const STOP_WITHIN: Duration = Duration::from_secs(20);
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 const OWN_PREFIX: &str = "windlass-engine-";
+/// With a port number behind it, at most the 15 characters that Linux allows.
+const BRIDGE_PREFIX: &str = "wl-test-";
 
 /// The base image that [`DockerEngine::load_base_images`] brings.
 pub const BASE_IMAGE: &str = "busybox:1.36";
@@ -31,8 +33,15 @@ pub const BASE_IMAGE: &str = "busybox:1.36";
 #[derive(Debug)]
 pub struct DockerEngine {
     host: String,
-    process: Option<Process>,
-    dir: Option<PathBuf>,
+    own: Option<Own>,
+}
+
+/// What an engine of the test's own consists of.
+#[derive(Debug)]
+struct Own {
+    process: Process,
+    dir: PathBuf,
+    bridge: String,
 }
 
 impl DockerEngine {
@@ -46,7 +55,7 @@ impl DockerEngine {
         SHARED
             .get_or_try_init(|| async {
                 let engine = match existing_host() {
-                    Some(host) => Self { host, process: None, dir: None },
+                    Some(host) => Self { host, own: None },
                     None => Self::start().await?,
                 };
                 engine.load_base_images()?;
@@ -62,18 +71,19 @@ impl DockerEngine {
     pub async fn start() -> Result<Self> {
         remove_leftovers();
         // Not below target/: the path of a socket may have 108 bytes.
-        let dir = env::temp_dir().join(format!("{OWN_PREFIX}{}-{}", std::process::id(), free_port()));
+        let number = free_port();
+        let dir = env::temp_dir().join(format!("{OWN_PREFIX}{}-{number}", std::process::id()));
         fs::create_dir_all(&dir)?;
         let host = format!("unix://{}", dir.join("docker.sock").display());
+        let bridge = add_bridge(number)?;
         let mut command = Command::new(program("dockerd").context("the program dockerd is missing")?);
-        // docker0 stays: an engine with --bridge=none would delete the bridge of the one beside it.
         command.arg("--data-root").arg(dir.join("data")).arg("--exec-root").arg(dir.join("exec"));
-        command.arg("-p").arg(dir.join("pid")).args(["-H", &host]);
+        command.arg("-p").arg(dir.join("pid")).args(["-H", &host, "--bridge", &bridge]);
+        command.args(["--default-address-pool", "base=198.19.0.0/16,size=24"]);
         let process = Process::spawn("dockerd", command, &dir.join("log"), Stop::Term { within: STOP_WITHIN })?;
-        let mut engine = Self { host: host.clone(), process: Some(process), dir: Some(dir) };
-        if let Some(process) = &mut engine.process {
-            process.ready(READY_WITHIN, || async { answers(&host).then_some(()) }).await?;
-        }
+        let mut own = Own { process, dir, bridge };
+        own.process.ready(READY_WITHIN, || async { answers(&host).then_some(()) }).await?;
+        let engine = Self { host, own: Some(own) };
         Ok(engine)
     }
 
@@ -160,18 +170,22 @@ impl DockerEngine {
 
 impl Drop for DockerEngine {
     fn drop(&mut self) {
-        if let Some(mut process) = self.process.take() {
+        if self.own.is_some()
+            && let Ok(ids) = self.docker(&["ps", "-q"])
+        {
             // Containers first: the engine's own stop leaves those of a killed containerd behind.
-            if let Ok(ids) = self.docker(&["ps", "-q"]) {
-                for id in ids.lines() {
-                    let _ = self.docker(&["kill", id]);
-                }
+            for id in ids.lines() {
+                let _ = self.docker(&["kill", id]);
             }
-            process.stop();
         }
-        if let Some(dir) = self.dir.take() {
-            let _ = fs::remove_dir_all(dir);
-        }
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        self.process.stop();
+        remove_bridge(&self.bridge);
+        let _ = fs::remove_dir_all(&self.dir);
     }
 }
 
@@ -223,8 +237,27 @@ fn remove_leftovers() {
         };
         if !pid_alive(owner) && !engine_alive(&entry.path()) {
             let _ = fs::remove_dir_all(entry.path());
+            if let Some((_, number)) = name.rsplit_once('-') {
+                remove_bridge(&format!("{BRIDGE_PREFIX}{number}"));
+            }
         }
     }
+}
+
+/// A bridge of the engine's own: two engines on docker0 would give two containers one address. Its network is of the
+/// range for benchmarks (RFC 2544), which no real network has.
+fn add_bridge(number: u16) -> Result<String> {
+    let name = format!("{BRIDGE_PREFIX}{number}");
+    let address = format!("198.18.{}.1/24", number % 256);
+    output(Command::new("ip").args(["link", "add", "name", &name, "type", "bridge"]))?;
+    output(Command::new("ip").args(["address", "add", &address, "dev", &name]))?;
+    output(Command::new("ip").args(["link", "set", &name, "up"]))?;
+    Ok(name)
+}
+
+fn remove_bridge(name: &str) {
+    // Fails only when it is gone already.
+    let _ = output(Command::new("ip").args(["link", "delete", name]));
 }
 
 fn engine_alive(dir: &Path) -> bool {

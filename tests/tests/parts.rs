@@ -2,5 +2,9 @@
 
 #[path = "parts/docker.rs"]
 mod docker;
+#[path = "parts/gateway.rs"]
+mod gateway;
+#[path = "parts/registry.rs"]
+mod registry;
 #[path = "parts/world.rs"]
 mod world;

@@ -159,6 +159,19 @@ fn bytes_that_are_no_text_are_refused_with_their_line() {
 }
 
 #[test]
+fn a_file_of_marks_alone_says_nothing_and_its_problem_lies_inside() {
+    for text in ["---", "--- ", "\n---", "---\n...\n", "# only a comment", "~", "\n\n"] {
+        let (definition, found) = parse("f", text);
+        assert!(definition.is_none());
+        assert_eq!(found.iter().map(|d| d.code).collect::<Vec<_>>(), [Code::Empty], "{text:?}");
+        assert_eq!(found[0].line, 1);
+    }
+    // A value that is missing at the very end stands at the end of the last line.
+    let (_, found) = parse("f", "service: a\nbase: b\nsteps:\n-");
+    assert!(found.iter().all(|diagnostic| diagnostic.line <= 4), "{found:?}");
+}
+
+#[test]
 fn a_place_is_found_by_its_path() {
     let text = "service: a\nvalues:\n  env:\n    MODE: fast\n  list: [1, two]\n";
     let at = |path: &[&str]| {

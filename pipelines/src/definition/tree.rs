@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use saphyr::Scalar as SaphyrScalar;
-use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, Tag};
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, Tag};
 
 use super::Limits;
 use super::diagnostic::{Code, Diagnostic, Place};
@@ -73,8 +73,8 @@ pub(super) fn read(text: &str, limits: &Limits) -> (Option<Node>, Vec<Diagnostic
     let mut builder = Builder::new(text, limits);
     match builder.run(text) {
         Ok(()) => match builder.root.take() {
-            Some(root) => (Some(root), builder.found),
-            None => (None, vec![empty()]),
+            Some(root) if !root.is_null() => (Some(root), builder.found),
+            _ => (None, vec![empty()]),
         },
         Err(fatal) => {
             builder.found.push(*fatal);
@@ -214,11 +214,23 @@ impl<'t> Builder<'t> {
     }
 
     fn place(&self, span: Span) -> Place {
-        let line = clamp(span.start.line()).max(1);
-        let column = clamp(span.start.col()).saturating_add(1);
+        let start = self.position(&span.start);
         let line_end = self.line_lens.get(span.start.line().saturating_sub(1)).copied().unwrap_or(0);
         let end = if span.end.line() == span.start.line() { clamp(span.end.col()) } else { line_end };
-        Place { line, column, span_len: (end + 1).saturating_sub(column).max(1) }
+        Place { span_len: end.saturating_add(1).saturating_sub(start.column).max(1), ..start }
+    }
+
+    /// A mark of the parser as a place in the text: what it puts behind the end of the file stands at the end of the last
+    /// line.
+    fn position(&self, marker: &Marker) -> Place {
+        let last = self.lines.len().saturating_sub(1);
+        let index = marker.line().saturating_sub(1);
+        let (index, column) = if index > last {
+            (last, self.line_lens.get(last).copied().unwrap_or(0).saturating_add(1))
+        } else {
+            (index, clamp(marker.col()).saturating_add(1))
+        };
+        Place { line: clamp(index).saturating_add(1), column, span_len: 1 }
     }
 
     fn count(&mut self, place: Place) -> Result<(), Box<Diagnostic>> {
@@ -316,17 +328,9 @@ impl<'t> Builder<'t> {
     }
 
     fn syntax(&self, error: &ScanError) -> Diagnostic {
-        let marker = error.marker();
-        let line_index = marker.line().saturating_sub(1);
-        // An error at the end of the file may stand on a line that does not exist.
-        let last = self.lines.len().saturating_sub(1);
-        let (index, column) = if line_index > last {
-            (last, self.line_lens.get(last).copied().unwrap_or(0).saturating_add(1))
-        } else {
-            (line_index, clamp(marker.col()).saturating_add(1))
-        };
+        let mut place = self.position(error.marker());
+        let index = usize::try_from(place.line).unwrap_or(usize::MAX).saturating_sub(1);
         let line = self.lines.get(index).copied().unwrap_or("");
-        let mut place = Place { line: clamp(index).saturating_add(1), column, span_len: 1 };
         let (message, help) = explain(error.info(), line, &mut place);
         let mut diagnostic = Diagnostic::error(Code::Syntax, place, message);
         diagnostic.help = help.map(str::to_owned);

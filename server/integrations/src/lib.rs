@@ -7,3 +7,6 @@ pub mod git;
 
 #[cfg(feature = "registry")]
 pub mod registry;
+
+#[cfg(feature = "mail")]
+pub mod mail;

@@ -64,6 +64,23 @@ async fn a_container_of_the_base_image_serves_pages_and_goes_by_its_label() -> R
 }
 
 #[tokio::test]
+async fn an_engine_of_its_own_runs_beside_another_and_leaves_nothing() -> Result<()> {
+    if !require(&[Part::Docker, Part::Root]) {
+        return Ok(());
+    }
+    let engine = DockerEngine::start().await?;
+    engine.load_base_images()?;
+    let word = engine.docker(&["run", "--rm", BASE_IMAGE, "echo", "hello"])?;
+    ensure!(word == "hello", "the container says {word:?}");
+    let socket = engine.host().trim_start_matches("unix://").to_owned();
+    engine.docker(&["run", "-d", BASE_IMAGE, "sleep", "600"])?;
+    drop(engine);
+    ensure!(processes_naming(&socket)?.is_empty(), "the engine still runs");
+    ensure!(!Path::new(&socket).exists(), "its folder is still there");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_push_to_gitea_calls_the_webhook_with_a_signature() -> Result<()> {
     if !require(&[Part::Gitea]) {
         return Ok(());

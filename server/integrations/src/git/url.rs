@@ -215,10 +215,11 @@ fn parse_scp(text: &str) -> Result<Place, &'static str> {
     if path.starts_with(':') {
         return Err("transport helpers (`name::address`) are not followed");
     }
-    let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
-    if user.contains(':') {
+    // `user:password@host:path` would be host `user` and a path; nobody means that.
+    if path.split_once('@').is_some_and(|(_, after)| after.contains(':')) {
         return Err("a password does not belong in it; use the credential of the service");
     }
+    let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
     ssh_place(user, host, 22, path.to_owned(), text.to_owned())
 }
 

@@ -302,8 +302,7 @@ impl Backend for RedbBackend {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the folder already holds a store").into());
         }
         let _lock = lock_folder(to)?;
-        let (transaction, sequence) =
-            self.read(|db| Ok((db.begin_read()?, read_sequence_of(&db.begin_read()?)?)))?;
+        let (transaction, sequence) = self.read(|db| Ok((db.begin_read()?, read_sequence_of(&db.begin_read()?)?)))?;
         let records = transaction.open_table(RECORDS).map_err(|error| self.engine_error(error.into()))?;
         create_database(to, self.cache_bytes, |copy| {
             let mut step = Changes::new();

@@ -103,8 +103,13 @@ fn scans_keep_to_their_table_range_direction_and_limit() {
         assert_eq!(keys(engine, A, &KeyRange::prefix(b"b"), Backward, 3), ["b0", "b/2", "b/1"]);
         assert_eq!(keys(engine, A, &KeyRange::prefix(b"b").after(b"b/1"), Forward, 10), ["b/2", "b0"]);
         assert_eq!(keys(engine, A, &KeyRange::prefix(b"b").before(b"b/2"), Backward, 1), ["b/1"]);
-        assert_eq!(keys(engine, A, &KeyRange::between(Bound::Excluded(b"b"), Bound::Included(b"b0")), Forward, 10), ["b/1", "b/2", "b0"]);
-        assert!(keys(engine, A, &KeyRange::between(Bound::Included(b"c"), Bound::Excluded(b"a")), Forward, 10).is_empty());
+        assert_eq!(
+            keys(engine, A, &KeyRange::between(Bound::Excluded(b"b"), Bound::Included(b"b0")), Forward, 10),
+            ["b/1", "b/2", "b0"]
+        );
+        assert!(
+            keys(engine, A, &KeyRange::between(Bound::Included(b"c"), Bound::Excluded(b"a")), Forward, 10).is_empty()
+        );
         assert_eq!(keys(engine, LAST, &KeyRange::all(), Backward, 10), ["z"]);
         assert_eq!(engine.scan(A, &KeyRange::prefix(&[b'd', 0xff]), Forward, 10).unwrap().len(), 1);
         assert_eq!(engine.scan(A, &KeyRange::all(), Forward, 100).unwrap().len(), 8);
@@ -113,7 +118,8 @@ fn scans_keep_to_their_table_range_direction_and_limit() {
 
 #[test]
 fn a_batch_above_the_bound_is_refused_and_a_full_queue_says_busy() {
-    let engine = open(std::path::Path::new(""), &EngineConfig { batch_bytes: 100, ..config(EngineKind::Memory) }).unwrap();
+    let engine =
+        open(std::path::Path::new(""), &EngineConfig { batch_bytes: 100, ..config(EngineKind::Memory) }).unwrap();
     let error = engine.commit(Batch::new().put(A, "k", vec![0; 100])).unwrap_err();
     assert!(matches!(error, EngineError::TooLarge { bytes: 102, bound_bytes: 100 }), "{error:?}");
 

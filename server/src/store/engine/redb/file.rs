@@ -1,6 +1,7 @@
 //! What redb reads and writes: the file, or a view of it whose changes stay in memory.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -188,14 +189,15 @@ impl StorageBackend for View {
         let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
         let file_len = changed.file_len;
         for (number, start, done, count) in blocks(offset, data.len()) {
-            if !changed.blocks.contains_key(&number) {
-                let mut block = vec![0; BLOCK_BYTES as usize].into_boxed_slice();
-                self.read_file(file_len, number * BLOCK_BYTES, &mut block)?;
-                changed.blocks.insert(number, block);
-            }
-            if let Some(block) = changed.blocks.get_mut(&number) {
-                block[start..start + count].copy_from_slice(&data[done..done + count]);
-            }
+            let block = match changed.blocks.entry(number) {
+                Entry::Occupied(block) => block.into_mut(),
+                Entry::Vacant(place) => {
+                    let mut block = vec![0; BLOCK_BYTES as usize].into_boxed_slice();
+                    self.read_file(file_len, number * BLOCK_BYTES, &mut block)?;
+                    place.insert(block)
+                }
+            };
+            block[start..start + count].copy_from_slice(&data[done..done + count]);
         }
         changed.len = changed.len.max(offset + data.len() as u64);
         Ok(())
@@ -215,7 +217,8 @@ mod tests {
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            (0..20_000_u64, proptest::collection::vec(any::<u8>(), 1..9_000)).prop_map(|(at, data)| Step::Write(at, data)),
+            (0..20_000_u64, proptest::collection::vec(any::<u8>(), 1..9_000))
+                .prop_map(|(at, data)| Step::Write(at, data)),
             (0..30_000_u64).prop_map(Step::SetLen),
         ]
     }

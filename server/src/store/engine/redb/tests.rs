@@ -92,7 +92,10 @@ fn value(engine: &dyn Engine) -> u8 {
 }
 
 /// Fails the n-th access of a commit, for every n that a commit has. Returns how many there were.
-fn fail_each_access(error: io::ErrorKind, outcome: impl Fn(u64, &Path, &Grouped<RedbBackend>, &Plan, &EngineError)) -> u64 {
+fn fail_each_access(
+    error: io::ErrorKind,
+    outcome: impl Fn(u64, &Path, &Grouped<RedbBackend>, &Plan, &EngineError),
+) -> u64 {
     for n in 0.. {
         let folder = tempfile::tempdir().unwrap();
         let (engine, plan) = open(folder.path(), error);
@@ -110,9 +113,9 @@ fn fail_each_access(error: io::ErrorKind, outcome: impl Fn(u64, &Path, &Grouped<
 fn a_full_disk_at_any_access_loses_nothing_and_is_over_when_there_is_room() {
     let last = std::sync::Mutex::new(false);
     let accesses = fail_each_access(io::ErrorKind::StorageFull, |n, folder, engine, plan, error| {
-        assert!(!*last.lock().unwrap(), "only the last access is behind the switch to the new state");
         match error {
             EngineError::DiskFull => {
+                assert!(!*last.lock().unwrap(), "access {n} is before the switch to the new state");
                 assert_eq!(value(engine), 1, "access {n}");
                 assert!(matches!(engine.commit(&pair(3)), Err(EngineError::DiskFull)), "access {n}, still full");
                 assert!(matches!(engine.trouble(), Some(EngineError::DiskFull)));
@@ -123,7 +126,7 @@ fn a_full_disk_at_any_access_loses_nothing_and_is_over_when_there_is_room() {
                 assert_eq!(value(engine), 4);
                 engine.check().unwrap();
             }
-            // The flush behind the switch failed: honest, not known.
+            // The switch, or the flush behind it, failed: honest, not known.
             EngineError::Io(_) => {
                 *last.lock().unwrap() = true;
                 assert!([1, 2].contains(&value(engine)));
@@ -184,12 +187,20 @@ fn a_failing_read_is_answered_from_a_view() {
     {
         let (engine, _) = open(folder.path(), io::ErrorKind::Other);
         engine.commit(&pair(1)).unwrap();
+        // More than the cache holds.
+        for n in 10..30 {
+            engine.commit(Batch::new().put(A, [n], vec![n; 200_000])).unwrap();
+        }
     }
     let (engine, plan) = open(folder.path(), io::ErrorKind::Other);
     plan.reads_too.store(true, Ordering::SeqCst);
+    for n in 10..30 {
+        assert_eq!(engine.get(A, &[n]).unwrap().unwrap(), vec![n; 200_000]);
+    }
     assert_eq!(value(&engine), 1);
     plan.reads_too.store(false, Ordering::SeqCst);
-    assert!(matches!(engine.commit(&pair(2)), Err(EngineError::Io(_))), "a disk that failed a read takes no commits");
+    let after = engine.commit(&pair(2));
+    assert!(matches!(after, Err(EngineError::Io(_))), "a disk that failed a read takes no commits: {after:?}");
 }
 
 #[test]

@@ -1,0 +1,199 @@
+//! The application: nouns and what can be done with them. It decides by the domain, stores, and tells who waits.
+//! Not here: HTTP (`http`), and whatever touches the outside (`driver`).
+
+pub mod accounts;
+pub mod addresses;
+pub mod agents;
+pub mod approvals;
+pub mod deliveries;
+pub mod keys;
+pub mod queue;
+pub mod releases;
+pub mod rollouts;
+pub mod runs;
+pub mod services;
+pub mod trains;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use pipelines::{
+    ids::{ReleaseId, ServiceName},
+    time::UnixMs,
+    train::Refusal,
+};
+use tokio::sync::{Notify, broadcast};
+
+use crate::{
+    app::{keys::Keys, queue::EffectQueue},
+    config::Config,
+    store::{Store, StoreError, logs::LogStore},
+};
+
+/// Why something asked of the application was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The domain says no; the text is for the person who asked.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// There is no such thing.
+    #[error("there is no {what} {id}")]
+    NotFound {
+        /// Which kind of thing.
+        what: &'static str,
+        /// Which.
+        id: String,
+    },
+    /// What was given is not good; the text is for the person who gave it.
+    #[error("{0}")]
+    Invalid(String),
+    /// It exists already.
+    #[error("{0} exists already")]
+    Exists(String),
+    /// Who asked may not.
+    #[error("{0}")]
+    Forbidden(String),
+    /// The store did not take or give it.
+    #[error("the store failed")]
+    Store(#[source] StoreError),
+    /// A step's log could not be read or written.
+    #[error("the log store failed")]
+    Logs(#[source] crate::store::logs::LogError),
+    /// Sealing or opening a secret failed.
+    #[error(transparent)]
+    Keys(#[from] keys::KeyError),
+}
+
+impl From<StoreError> for AppError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Exists(what) => Self::Exists(what),
+            other => Self::Store(other),
+        }
+    }
+}
+
+impl From<crate::store::logs::LogError> for AppError {
+    fn from(error: crate::store::logs::LogError) -> Self {
+        Self::Logs(error)
+    }
+}
+
+/// Gives the time. Tests give their own.
+pub type Clock = Arc<dyn Fn() -> UnixMs + Send + Sync>;
+
+/// The clock of the machine.
+#[must_use]
+pub fn system_clock() -> Clock {
+    Arc::new(|| {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        UnixMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    })
+}
+
+/// Something that a page may show has changed. It carries no data: whoever gets it reads again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// Of which service.
+    pub service: ServiceName,
+    /// What: `run/412`, `release/412`, `rollout/7`, `log/412`, `service`.
+    pub what: String,
+}
+
+/// Signals that a slow listener may miss before it is told to read everything again.
+const CHANGED_BACKLOG: usize = 1_024;
+
+/// The application.
+pub struct App {
+    /// What is set.
+    pub config: Config,
+    store: Arc<dyn Store>,
+    logs: Arc<LogStore>,
+    keys: Keys,
+    queue: EffectQueue,
+    clock: Clock,
+    changed: broadcast::Sender<Changed>,
+    work_for_runners: Notify,
+    locks: Mutex<HashMap<ServiceName, Arc<tokio::sync::Mutex<()>>>>,
+    promotions: Mutex<HashMap<ReleaseId, (u64, u64)>>,
+}
+
+impl App {
+    /// Builds the application and reads the pending effects.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn new(
+        config: Config,
+        store: Arc<dyn Store>,
+        logs: Arc<LogStore>,
+        keys: Keys,
+        clock: Clock,
+    ) -> Result<Self, AppError> {
+        let queue = EffectQueue::new(store.effects()?);
+        let (changed, _) = broadcast::channel(CHANGED_BACKLOG);
+        let locks = Mutex::default();
+        Ok(Self {
+            config,
+            store,
+            logs,
+            keys,
+            queue,
+            clock,
+            changed,
+            work_for_runners: Notify::new(),
+            locks,
+            promotions: Mutex::default(),
+        })
+    }
+
+    /// The time.
+    #[must_use]
+    pub fn now(&self) -> UnixMs {
+        (self.clock)()
+    }
+
+    /// What is remembered, for reading.
+    #[must_use]
+    pub fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    /// The logs of steps.
+    #[must_use]
+    pub fn logs(&self) -> &Arc<LogStore> {
+        &self.logs
+    }
+
+    /// The pending effects.
+    #[must_use]
+    pub fn queue(&self) -> &EffectQueue {
+        &self.queue
+    }
+
+    /// The server's keys.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// Signals of changes, from now on.
+    #[must_use]
+    pub fn changes(&self) -> broadcast::Receiver<Changed> {
+        self.changed.subscribe()
+    }
+
+    pub(crate) fn tell(&self, service: &ServiceName, what: String) {
+        // Nobody listens: nothing to do.
+        let _ = self.changed.send(Changed { service: service.clone(), what });
+    }
+
+    /// The lock of a service: whoever changes its train holds it from reading to the stored change.
+    fn lock_of(&self, service: &ServiceName) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(locks.entry(service.clone()).or_default())
+    }
+}

@@ -1,0 +1,344 @@
+//! Accounts, signed-in browsers and bearer tokens. Passwords are hashed with Argon2id, cookies and tokens are kept as
+//! digests only. Not here: cookies and headers (`http`).
+
+use argon2::{
+    Argon2,
+    password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use pipelines::{
+    journal::{Channel, Origin},
+    protocol::Secret,
+    time::UnixMs,
+};
+use rand::RngCore;
+use sha2::{Digest as _, Sha256};
+
+use super::{App, AppError};
+use crate::store::{Account, NewEntry, Role, Session, Token};
+
+/// Name of the account that the first start makes.
+pub const FIRST_ADMIN: &str = "admin";
+/// Characters that a password has at least.
+pub const PASSWORD_CHARS_MIN: usize = 10;
+/// Bytes that a password has at most: hashing more is an attack.
+const PASSWORD_BYTES_MAX: usize = 1_024;
+/// A session's last use is stored again only after this time, in milliseconds.
+const SESSION_USE_STEP_MS: u64 = 60_000;
+/// How every bearer token begins, so that scanners of leaked secrets know it.
+pub const TOKEN_PREFIX: &str = "wlt_";
+
+/// Who makes a request, and what they may do.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The account.
+    pub account: Account,
+    /// What they may do by this way: the account's role, or less by a token's scope.
+    pub role: Role,
+    /// By which way they came.
+    pub channel: Channel,
+    /// Only reads.
+    pub read_only: bool,
+}
+
+impl Caller {
+    /// The origin of what they do.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        Origin { actor: self.account.name.clone(), channel: self.channel }
+    }
+
+    /// Whether they may do what `role` may.
+    #[must_use]
+    pub fn may(&self, role: Role) -> bool {
+        self.role >= role
+    }
+}
+
+/// A random text of 256 bits that opens something; kept by its digest only.
+fn new_key() -> String {
+    let mut bytes = [0; 32];
+    rand::rng().fill_bytes(&mut bytes);
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+fn digest_of(key: &str) -> String {
+    hex::encode(Sha256::digest(key.as_bytes()))
+}
+
+fn hash_password(password: &Secret) -> Result<String, AppError> {
+    let password = password.expose();
+    if password.chars().count() < PASSWORD_CHARS_MIN {
+        return Err(AppError::Invalid(format!("the password is shorter than {PASSWORD_CHARS_MIN} characters")));
+    }
+    if password.len() > PASSWORD_BYTES_MAX {
+        return Err(AppError::Invalid(format!("the password is longer than {PASSWORD_BYTES_MAX} bytes")));
+    }
+    match Argon2::default().hash_password(password.as_bytes()) {
+        Ok(hash) => Ok(hash.to_string()),
+        Err(error) => Err(AppError::Invalid(format!("the password cannot be hashed: {error}"))),
+    }
+}
+
+fn is_password(password: &Secret, hash: &str) -> bool {
+    password.expose().len() <= PASSWORD_BYTES_MAX
+        && PasswordHash::new(hash)
+            .is_ok_and(|hash| Argon2::default().verify_password(password.expose().as_bytes(), &hash).is_ok())
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, AppError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| AppError::Invalid(format!("hashing ended early: {error}")))
+}
+
+impl App {
+    fn account_entry(&self, name: &str, word: &'static str, detail: String, origin: Origin) -> NewEntry {
+        NewEntry { at: self.now(), origin, subject: format!("account {name}"), word, detail }
+    }
+
+    /// At the first start: makes an admin and gives its password, which is shown once and stored nowhere.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn account_first(&self) -> Result<Option<Secret>, AppError> {
+        if !self.store.accounts()?.is_empty() {
+            return Ok(None);
+        }
+        let password = Secret::new(new_key().chars().take(24).collect::<String>());
+        self.account_create(FIRST_ADMIN, "", Role::Admin, password.clone(), Origin::server()).await?;
+        Ok(Some(password))
+    }
+
+    /// All accounts.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn accounts(&self) -> Result<Vec<Account>, AppError> {
+        Ok(self.store.accounts()?)
+    }
+
+    /// An account.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub fn account(&self, name: &str) -> Result<Account, AppError> {
+        self.store.account(name)?.ok_or_else(|| AppError::NotFound { what: "account", id: name.to_owned() })
+    }
+
+    /// Makes an account.
+    ///
+    /// # Errors
+    /// When the name is taken, or name, address or password are not good.
+    pub async fn account_create(
+        &self,
+        name: &str,
+        email: &str,
+        role: Role,
+        password: Secret,
+        origin: Origin,
+    ) -> Result<Account, AppError> {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if !(1..=64).contains(&name.len()) || !name.chars().all(is_name) {
+            return Err(AppError::Invalid("an account's name is 1 to 64 of a-z, A-Z, 0-9, - _ and .".into()));
+        }
+        if !email.is_empty() && (!email.contains('@') || email.len() > 254 || email.chars().any(char::is_whitespace)) {
+            return Err(AppError::Invalid(format!("{email} is not a mail address")));
+        }
+        if self.store.account(name)?.is_some() {
+            return Err(AppError::Exists(format!("account {name}")));
+        }
+        let password_hash = blocking(move || hash_password(&password)).await??;
+        let account = Account {
+            name: name.to_owned(),
+            email: email.to_owned(),
+            role,
+            password_hash,
+            disabled: false,
+            created_at: self.now(),
+        };
+        let entry = self.account_entry(name, "account_created", role.word().to_owned(), origin);
+        self.store.account_put(&account, entry).await?;
+        Ok(account)
+    }
+
+    /// Changes role, address, password or whether it may sign in; what is `None` stays.
+    ///
+    /// # Errors
+    /// When there is none of this name, or it is the last admin that would lose its role.
+    pub async fn account_update(
+        &self,
+        name: &str,
+        role: Option<Role>,
+        email: Option<String>,
+        password: Option<Secret>,
+        disabled: Option<bool>,
+        origin: Origin,
+    ) -> Result<Account, AppError> {
+        let mut account = self.account(name)?;
+        let mut changes = Vec::new();
+        if let Some(role) = role {
+            changes.push(format!("role {} → {}", account.role.word(), role.word()));
+            account.role = role;
+        }
+        if let Some(email) = email {
+            changes.push(format!("address → {email}"));
+            account.email = email;
+        }
+        if let Some(password) = password {
+            account.password_hash = blocking(move || hash_password(&password)).await??;
+            changes.push("new password".into());
+        }
+        if let Some(disabled) = disabled {
+            changes.push(format!("disabled → {disabled}"));
+            account.disabled = disabled;
+        }
+        let is_admin = |account: &Account| account.role == Role::Admin && !account.disabled;
+        let other_admin = self.accounts()?.iter().any(|other| other.name != name && is_admin(other));
+        if !is_admin(&account) && !other_admin {
+            return Err(AppError::Invalid(format!("{name} is the last admin; make another one first")));
+        }
+        let entry = self.account_entry(name, "account_changed", changes.join("; "), origin);
+        self.store.account_put(&account, entry).await?;
+        Ok(account)
+    }
+
+    /// Signs in; gives the key for the browser's cookie.
+    ///
+    /// # Errors
+    /// When name or password are wrong: the same words for both, after the same time.
+    pub async fn sign_in(&self, name: &str, password: Secret) -> Result<(String, Account), AppError> {
+        let account = self.store.account(name)?.filter(|account| !account.disabled);
+        // Without an account a password is hashed all the same, so that the time does not tell which names exist.
+        let hash = account.as_ref().map(|account| account.password_hash.clone());
+        let is_right = blocking(move || match hash {
+            Some(hash) => is_password(&password, &hash),
+            None => hash_password(&Secret::new("no such account")).is_err(),
+        })
+        .await?;
+        let Some(account) = account.filter(|_| is_right) else {
+            return Err(AppError::Forbidden("name or password are wrong".into()));
+        };
+        let key = new_key();
+        let now = self.now();
+        let session = Session { account: account.name.clone(), created_at: now, used_at: now };
+        self.store.session_put(&digest_of(&key), &session).await?;
+        Ok((key, account))
+    }
+
+    /// Ends a session.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn sign_out(&self, key: &str) -> Result<(), AppError> {
+        Ok(self.store.session_delete(&digest_of(key)).await?)
+    }
+
+    /// Who has this cookie; none if the session is over.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn caller_of_session(&self, key: &str) -> Result<Option<Caller>, AppError> {
+        let digest = digest_of(key);
+        let Some(session) = self.store.session(&digest)? else { return Ok(None) };
+        let now = self.now();
+        let bounds = &self.config.bounds;
+        let is_over = now.since_ms(session.used_at) > bounds.session_idle_ms
+            || now.since_ms(session.created_at) > bounds.session_life_ms;
+        let account = self.store.account(&session.account)?.filter(|account| !account.disabled);
+        let Some(account) = account.filter(|_| !is_over) else {
+            self.store.session_delete(&digest).await?;
+            return Ok(None);
+        };
+        if now.since_ms(session.used_at) > SESSION_USE_STEP_MS {
+            self.store.session_put(&digest, &Session { used_at: now, ..session }).await?;
+        }
+        let role = account.role;
+        Ok(Some(Caller { account, role, channel: Channel::Page, read_only: false }))
+    }
+
+    /// Makes a bearer token; it is shown once.
+    ///
+    /// # Errors
+    /// When the scope is above the account's own role.
+    pub async fn token_create(
+        &self,
+        caller: &Caller,
+        label: String,
+        scope: Role,
+        read_only: bool,
+        expires_at: Option<UnixMs>,
+    ) -> Result<Secret, AppError> {
+        if scope > caller.role {
+            return Err(AppError::Forbidden(format!("your role does not reach {}", scope.word())));
+        }
+        let key = format!("{TOKEN_PREFIX}{}", new_key());
+        let token = Token {
+            label: label.chars().take(100).collect(),
+            account: caller.account.name.clone(),
+            scope,
+            read_only,
+            created_at: self.now(),
+            expires_at,
+        };
+        let entry = NewEntry {
+            at: self.now(),
+            origin: caller.origin(),
+            subject: format!("token {}", token.label),
+            word: "token_created",
+            detail: scope.word().to_owned(),
+        };
+        self.store.token_put(&digest_of(&key), &token, entry).await?;
+        Ok(Secret::new(key))
+    }
+
+    /// Takes a bearer token back, by its id (the start of its digest).
+    ///
+    /// # Errors
+    /// When there is none, or it is somebody else's and the caller is no admin.
+    pub async fn token_delete(&self, caller: &Caller, id: &str) -> Result<(), AppError> {
+        let found = self.store.tokens()?.into_iter().find(|(digest, _)| id.len() >= 12 && digest.starts_with(id));
+        let Some((digest, token)) = found else {
+            return Err(AppError::NotFound { what: "token", id: id.to_owned() });
+        };
+        if token.account != caller.account.name && !caller.may(Role::Admin) {
+            return Err(AppError::Forbidden("the token is somebody else's".into()));
+        }
+        let entry = NewEntry {
+            at: self.now(),
+            origin: caller.origin(),
+            subject: format!("token {}", token.label),
+            word: "token_deleted",
+            detail: String::new(),
+        };
+        Ok(self.store.token_delete(&digest, entry).await?)
+    }
+
+    /// The tokens of an account with their ids.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn tokens_of(&self, account: &str) -> Result<Vec<(String, Token)>, AppError> {
+        let tokens = self.store.tokens()?.into_iter().filter(|(_, token)| token.account == account);
+        Ok(tokens.map(|(digest, token)| (digest.chars().take(12).collect(), token)).collect())
+    }
+
+    /// Who has this bearer token; none if it is not good.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn caller_of_token(&self, key: &str) -> Result<Option<Caller>, AppError> {
+        if !key.starts_with(TOKEN_PREFIX) {
+            return Ok(None);
+        }
+        let Some(token) = self.store.token(&digest_of(key))? else { return Ok(None) };
+        if token.expires_at.is_some_and(|end| self.now() >= end) {
+            return Ok(None);
+        }
+        let account = self.store.account(&token.account)?.filter(|account| !account.disabled);
+        Ok(account.map(|account| Caller {
+            role: account.role.min(token.scope),
+            account,
+            channel: Channel::Api,
+            read_only: token.read_only,
+        }))
+    }
+}

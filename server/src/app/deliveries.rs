@@ -1,0 +1,205 @@
+//! Incoming hooks: recorded first, looked at afterwards; and what polling found. Both end in the same events.
+//! Not here: reading a forge's JSON and checking its signature (`http::webhooks`).
+
+use std::collections::BTreeMap;
+
+use pipelines::{
+    effect::Effect,
+    ids::{CommitSha, ServiceName},
+    journal::{Channel, Origin},
+    service::Service,
+    time::UnixMs,
+    train::Event,
+    trigger::{Trigger, TriggerKind, TriggerSource},
+};
+
+use super::{
+    App, AppError,
+    trains::{Extras, Outcome},
+};
+use crate::store::{
+    DeliveryId, DeliveryState, NewDelivery, Recorded, SeenRef, StoreError, engine::EngineError, records::HookContent,
+};
+
+/// What `ls-remote` told.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Branches and tags with the commits they are at (of an annotated tag: the commit it points to).
+    pub refs: BTreeMap<String, CommitSha>,
+    /// The branch that the repository calls its default.
+    pub default_branch: Option<String>,
+}
+
+impl App {
+    /// Records a hook.
+    ///
+    /// # Errors
+    /// When the store does not take it: the forge must be told that it was not taken.
+    pub async fn delivery_record(&self, delivery: NewDelivery) -> Result<Recorded, AppError> {
+        let service = delivery.service.clone();
+        let answer = match self.store.delivery_record(delivery.clone()).await {
+            // The same delivery came twice at once, and the other one was first: now it is known as a repeat.
+            Err(StoreError::Engine(EngineError::Conflict { .. })) => self.store.delivery_record(delivery).await?,
+            answer => answer?,
+        };
+        let (recorded, effects) = answer;
+        self.queue.take(effects);
+        self.tell(&service, "delivery".into());
+        Ok(recorded)
+    }
+
+    /// Decides what a recorded hook asks for, for the driver.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn delivery_outcome(&self, service: &ServiceName, id: DeliveryId) -> Result<Outcome, AppError> {
+        let Some(delivery) = self.store.delivery(id)? else { return Ok(Outcome::done()) };
+        let known: BTreeMap<String, SeenRef> = self.store.refs(service)?.into_iter().collect();
+        let ignored = |reason: String| {
+            let extras = Extras { delivery: Some((id, DeliveryState::Ignored { reason })), ..Extras::default() };
+            Outcome::Done(Vec::new(), Box::new(extras))
+        };
+        Ok(match delivery.content {
+            None => Outcome::done(),
+            Some(HookContent::Nothing { reason }) => ignored(reason),
+            Some(HookContent::Deleted { git_ref }) => {
+                let extras = Extras {
+                    delivery: Some((id, DeliveryState::Ignored { reason: format!("{git_ref} was deleted") })),
+                    refs: vec![(git_ref, None)],
+                    ..Extras::default()
+                };
+                Outcome::Done(Vec::new(), Box::new(extras))
+            }
+            Some(HookContent::Trigger { trigger }) => {
+                let seen = known.get(&trigger.git_ref);
+                if seen.is_some_and(|seen| seen.knows(&trigger.commit)) {
+                    let reason = format!("{} at {} was seen before", trigger.ref_name(), trigger.commit.short());
+                    return Ok(ignored(reason));
+                }
+                let extras = Extras {
+                    delivery: Some((id, DeliveryState::Ran { run: 0 })),
+                    refs: vec![moved(&trigger.git_ref, &trigger.commit, seen)],
+                    ..Extras::default()
+                };
+                Outcome::Done(vec![Event::Triggered { trigger, rerun_of: None }], Box::new(extras))
+            }
+        })
+    }
+
+    /// Decides what a poll found, for the driver: new triggers, the refs as they are now, and the next poll. On the first
+    /// poll only the release branch runs: nobody wants a run for each old branch and tag.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn poll_outcome(
+        &self,
+        name: &ServiceName,
+        listed: &Listed,
+        learnt_host_key: Option<String>,
+    ) -> Result<Outcome, AppError> {
+        let mut service = self.service(name)?;
+        let mut service_changed = false;
+        if listed.default_branch.is_some() && service.default_branch != listed.default_branch {
+            service.default_branch.clone_from(&listed.default_branch);
+            service_changed = true;
+        }
+        if let Some(line) = learnt_host_key.filter(|_| service.known_hosts.is_empty()) {
+            service.known_hosts.push(line);
+            service_changed = true;
+        }
+        let known: BTreeMap<String, SeenRef> = self.store.refs(name)?.into_iter().collect();
+        let is_first = known.is_empty();
+        let release_ref = format!("refs/heads/{}", service.effective_release_branch());
+        let mut refs = Vec::new();
+        let mut events = Vec::new();
+        for (git_ref, commit) in &listed.refs {
+            let seen = known.get(git_ref);
+            if seen.is_some_and(|seen| seen.commit == *commit) {
+                continue;
+            }
+            refs.push(moved(git_ref, commit, seen));
+            if !is_first || *git_ref == release_ref {
+                events.push(Event::Triggered { trigger: polled(git_ref, commit), rerun_of: None });
+            }
+        }
+        let is_listed = |name: &str| name.starts_with("refs/heads/") || name.starts_with("refs/tags/");
+        refs.extend(
+            known
+                .keys()
+                .filter(|name| is_listed(name) && !listed.refs.contains_key(*name))
+                .map(|name| (name.clone(), None)),
+        );
+        let extras = Extras {
+            refs,
+            ask: next_poll(&service, self.now()),
+            service: service_changed.then_some(service),
+            ..Extras::default()
+        };
+        Ok(Outcome::Done(events, Box::new(extras)))
+    }
+
+    /// A person wants a run of a ref, now.
+    ///
+    /// # Errors
+    /// When there is no such service, or the ref is not known from the last poll.
+    pub async fn run_create(
+        &self,
+        name: &ServiceName,
+        git_ref: Option<String>,
+        origin: Origin,
+    ) -> Result<pipelines::ids::RunId, AppError> {
+        let service = self.service(name)?;
+        let wanted = git_ref.unwrap_or_else(|| service.effective_release_branch().to_owned());
+        let known: BTreeMap<String, SeenRef> = self.store.refs(name)?.into_iter().collect();
+        let candidates = [wanted.clone(), format!("refs/heads/{wanted}"), format!("refs/tags/{wanted}")];
+        let found = candidates.iter().find_map(|candidate| known.get_key_value(candidate));
+        let Some((git_ref, seen)) = found else {
+            return Err(AppError::Invalid(format!(
+                "{wanted} is not a branch or tag that Windlass has seen in the repository"
+            )));
+        };
+        let trigger = Trigger {
+            kind: TriggerKind::Manual,
+            source: TriggerSource::Person,
+            requested_by: Some(origin.actor.clone()),
+            ..polled(git_ref, &seen.commit)
+        };
+        let applied = self.train_event(name, origin, Event::Triggered { trigger, rerun_of: None }).await?;
+        applied.runs.into_iter().next().ok_or_else(|| AppError::Invalid("no run was made".into()))
+    }
+}
+
+/// The next poll of a service, unless polling is off.
+#[must_use]
+pub fn next_poll(service: &Service, now: UnixMs) -> Vec<Effect> {
+    if service.poll_interval_ms == 0 {
+        return Vec::new();
+    }
+    vec![Effect::PollRepository { service: service.name.clone(), due_at: now.plus_ms(service.poll_interval_ms) }]
+}
+
+/// The origin of what a hook does.
+#[must_use]
+pub fn hook_origin(forge: &str) -> Origin {
+    Origin { actor: forge.to_owned(), channel: Channel::Hook }
+}
+
+fn moved(git_ref: &str, commit: &CommitSha, seen: Option<&SeenRef>) -> (String, Option<SeenRef>) {
+    let next = seen.map_or_else(|| SeenRef::first(commit.clone()), |seen| seen.moved(commit.clone()));
+    (git_ref.to_owned(), Some(next))
+}
+
+fn polled(git_ref: &str, commit: &CommitSha) -> Trigger {
+    Trigger {
+        kind: if git_ref.starts_with("refs/tags/") { TriggerKind::Tag } else { TriggerKind::Push },
+        source: TriggerSource::Poll,
+        git_ref: git_ref.to_owned(),
+        commit: commit.clone(),
+        pull_request: None,
+        from_fork: false,
+        subject: String::new(),
+        author: String::new(),
+        author_email: String::new(),
+        requested_by: None,
+    }
+}

@@ -1,0 +1,147 @@
+//! The pending effects in memory, a mirror of the store: which are due, which are being performed. A signal carries no
+//! data; whoever gets it looks again. Not here: performing them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use pipelines::{
+    effect::{Effect, EffectKind, PendingEffect},
+    ids::ServiceName,
+    time::UnixMs,
+};
+use tokio::sync::Notify;
+
+use crate::store::EffectsChanged;
+
+#[derive(Debug, Default)]
+struct Inner {
+    pending: BTreeMap<String, PendingEffect>,
+    leased: BTreeSet<String>,
+}
+
+/// The pending effects.
+#[derive(Debug)]
+pub struct EffectQueue {
+    inner: Mutex<Inner>,
+    signal: Notify,
+}
+
+impl EffectQueue {
+    /// A queue of what the store has.
+    #[must_use]
+    pub fn new(pending: Vec<(String, PendingEffect)>) -> Self {
+        let inner = Inner { pending: pending.into_iter().collect(), leased: BTreeSet::new() };
+        Self { inner: Mutex::new(inner), signal: Notify::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes over what a stored change did.
+    pub fn take(&self, changed: EffectsChanged) {
+        let mut inner = self.lock();
+        for key in changed.gone {
+            inner.pending.remove(&key);
+        }
+        inner.pending.extend(changed.pending);
+        drop(inner);
+        self.signal.notify_one();
+    }
+
+    /// Waits until something may have become due.
+    pub async fn changed(&self) {
+        self.signal.notified().await;
+    }
+
+    /// Leases up to `limit` due effects that drivers perform (runs are leased by runners), and says when the next one is
+    /// due. An effect that is being performed is not leased again, even if it was asked for anew: its performer is told
+    /// by [`EffectQueue::release`].
+    pub fn lease_due(&self, now: UnixMs, limit: usize) -> (Vec<(String, PendingEffect)>, Option<UnixMs>) {
+        let mut inner = self.lock();
+        let mut due = Vec::new();
+        let mut next: Option<UnixMs> = None;
+        for (key, pending) in &inner.pending {
+            if pending.effect.kind() == EffectKind::ExecuteRun || inner.leased.contains(key) {
+                continue;
+            }
+            if pending.not_before > now {
+                next = Some(next.map_or(pending.not_before, |next| next.min(pending.not_before)));
+            } else if due.len() < limit {
+                due.push((key.clone(), pending.clone()));
+            }
+        }
+        for (key, _) in &due {
+            inner.leased.insert(key.clone());
+        }
+        (due, next)
+    }
+
+    /// The effect is no longer being performed.
+    pub fn release(&self, key: &str) {
+        self.lock().leased.remove(key);
+        self.signal.notify_one();
+    }
+
+    /// Whether the effect is still wanted as it was asked for by change `asked_by`.
+    #[must_use]
+    pub fn is_wanted(&self, key: &str, asked_by: u64) -> bool {
+        self.lock().pending.get(key).is_some_and(|pending| pending.asked_by == asked_by)
+    }
+
+    /// Notes a failed try; the store has it already.
+    pub fn retry(&self, key: &str, effect: PendingEffect) {
+        let mut inner = self.lock();
+        if inner.pending.get(key).is_some_and(|pending| pending.asked_by == effect.asked_by) {
+            inner.pending.insert(key.to_owned(), effect);
+        }
+    }
+
+    /// The pending effect with this key.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<PendingEffect> {
+        self.lock().pending.get(key).cloned()
+    }
+
+    /// Pending effects of a service.
+    #[must_use]
+    pub fn of_service(&self, service: &ServiceName) -> Vec<PendingEffect> {
+        self.lock().pending.values().filter(|pending| pending.effect.service() == service).cloned().collect()
+    }
+
+    /// Runs that wait for a runner or are with one, oldest first.
+    #[must_use]
+    pub fn runs(&self) -> Vec<pipelines::ids::RunId> {
+        let inner = self.lock();
+        let mut runs: Vec<(UnixMs, pipelines::ids::RunId)> = inner
+            .pending
+            .values()
+            .filter_map(|pending| match &pending.effect {
+                Effect::ExecuteRun { run } => Some((pending.asked_at, run.clone())),
+                _ => None,
+            })
+            .collect();
+        runs.sort();
+        runs.into_iter().map(|(_, run)| run).collect()
+    }
+
+    /// How many are pending, by kind.
+    #[must_use]
+    pub fn counts(&self) -> BTreeMap<EffectKind, usize> {
+        let mut counts = BTreeMap::new();
+        for pending in self.lock().pending.values() {
+            *counts.entry(pending.effect.kind()).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Makes the effect due now, for "try again now".
+    pub fn hurry(&self, key: &str, now: UnixMs) {
+        if let Some(pending) = self.lock().pending.get_mut(key) {
+            pending.not_before = now;
+        }
+        self.signal.notify_one();
+    }
+}

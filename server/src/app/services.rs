@@ -1,0 +1,306 @@
+//! Registering services and changing what is registered. Secrets go in and never come out.
+
+use pipelines::{
+    effect::Effect,
+    ids::ServiceName,
+    journal::Origin,
+    protocol::{GitAccess, Repository, Secret},
+    service::{CredentialKind, Service},
+    time::UnixMs,
+};
+
+use super::{App, AppError};
+use crate::store::{NewEntry, SealedSecrets};
+
+/// The shortest time between two polls of one repository, in milliseconds.
+pub const POLL_INTERVAL_MIN_MS: u64 = 1_000;
+/// The usual time between two polls, in milliseconds.
+pub const POLL_INTERVAL_MS: u64 = 60_000;
+/// Bytes of a credential.
+const SECRET_BYTES_MAX: usize = 64 << 10;
+
+/// A credential as a person gives it.
+#[derive(Clone, Debug)]
+pub enum NewCredential {
+    /// None is needed.
+    None,
+    /// User and token.
+    Token {
+        /// User name.
+        user: String,
+        /// Token or password.
+        token: Secret,
+    },
+    /// A private key in OpenSSH's format.
+    SshKey(Secret),
+}
+
+/// What a person gives to register or change a service. On a change, what is `None` stays as it is.
+#[derive(Clone, Debug, Default)]
+pub struct ServiceInput {
+    /// Where its source is.
+    pub repository_url: Option<String>,
+    /// What opens it.
+    pub credential: Option<NewCredential>,
+    /// Secret of its hooks; empty takes it away.
+    pub hook_secret: Option<Secret>,
+    /// Take hooks without a signature.
+    pub allow_unsigned_hooks: Option<bool>,
+    /// Time between two polls, in milliseconds; 0: none.
+    pub poll_interval_ms: Option<u64>,
+    /// The release branch; empty: the repository's default branch.
+    pub release_branch: Option<String>,
+    /// Whether authors may approve their own commits.
+    pub allow_self_approval: Option<bool>,
+    /// Host keys for ssh.
+    pub known_hosts: Option<Vec<String>>,
+    /// Certificate authority, PEM.
+    pub ca_pem: Option<String>,
+}
+
+impl App {
+    /// Registers a service; its repository is polled at once.
+    ///
+    /// # Errors
+    /// When the name is taken or something given is not good.
+    pub async fn service_create(
+        &self,
+        name: ServiceName,
+        input: ServiceInput,
+        origin: Origin,
+    ) -> Result<Service, AppError> {
+        let Some(repository_url) = input.repository_url.clone().filter(|url| !url.trim().is_empty()) else {
+            return Err(AppError::Invalid("the repository's address is missing".into()));
+        };
+        let at = self.now();
+        let mut service = Service {
+            name,
+            repository_url,
+            credential: CredentialKind::None,
+            known_hosts: Vec::new(),
+            ca_pem: None,
+            allow_unsigned_hooks: false,
+            poll_interval_ms: POLL_INTERVAL_MS,
+            release_branch: None,
+            default_branch: None,
+            allow_self_approval: false,
+            created_at: at,
+            created_by: origin.actor.clone(),
+        };
+        let mut secrets = SealedSecrets::default();
+        self.take_input(&mut service, &mut secrets, input, at)?;
+        let detail = service.repository_url.clone();
+        let entry = service_entry(&service, "service_created", detail, origin, at);
+        let effects = self.store.service_create(&service, &secrets, &poll_now(&service, at), entry).await?;
+        self.queue.take(effects);
+        self.tell(&service.name, "service".into());
+        Ok(service)
+    }
+
+    /// Changes a service.
+    ///
+    /// # Errors
+    /// When there is none of this name or something given is not good.
+    pub async fn service_update(
+        &self,
+        name: &ServiceName,
+        input: ServiceInput,
+        origin: Origin,
+    ) -> Result<Service, AppError> {
+        let lock = self.lock_of(name);
+        let _held = lock.lock().await;
+        let at = self.now();
+        let mut service = self.service(name)?;
+        let mut secrets = self.store.service_secrets(name)?.unwrap_or_default();
+        let before = service.clone();
+        self.take_input(&mut service, &mut secrets, input, at)?;
+        let detail = differences(&before, &service);
+        let entry = service_entry(&service, "service_changed", detail, origin, at);
+        let effects = self.store.service_update(&service, Some(&secrets), &poll_now(&service, at), entry).await?;
+        self.queue.take(effects);
+        self.tell(name, "service".into());
+        Ok(service)
+    }
+
+    /// All services, by name.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn services(&self) -> Result<Vec<Service>, AppError> {
+        Ok(self.store.services()?)
+    }
+
+    fn take_input(
+        &self,
+        service: &mut Service,
+        secrets: &mut SealedSecrets,
+        input: ServiceInput,
+        at: UnixMs,
+    ) -> Result<(), AppError> {
+        if let Some(url) = input.repository_url {
+            let url = url.trim().to_owned();
+            if url.len() > 2_000 || url.chars().any(|c| c.is_control() || c.is_whitespace()) || url.starts_with('-') {
+                return Err(AppError::Invalid(
+                    "the repository's address is not one: write https://… or ssh://…".into(),
+                ));
+            }
+            if url.split_once("://").is_some_and(|(_, rest)| {
+                rest.split('/')
+                    .next()
+                    .is_some_and(|authority| authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':')))
+            }) {
+                return Err(AppError::Invalid(
+                    "the address holds a password; give it as the credential instead".into(),
+                ));
+            }
+            service.repository_url = url;
+        }
+        match input.credential {
+            None => {}
+            Some(NewCredential::None) => {
+                service.credential = CredentialKind::None;
+                secrets.git_user = None;
+                secrets.git_secret = None;
+            }
+            Some(NewCredential::Token { user, token }) => {
+                secrets.git_secret = Some(self.seal(service, "git", &token, at)?);
+                secrets.git_user = Some(user);
+                service.credential = CredentialKind::Token;
+            }
+            Some(NewCredential::SshKey(key)) => {
+                if !key.expose().contains("PRIVATE KEY") {
+                    return Err(AppError::Invalid("the SSH key is not a private key in OpenSSH's format".into()));
+                }
+                secrets.git_secret = Some(self.seal(service, "git", &key, at)?);
+                secrets.git_user = None;
+                service.credential = CredentialKind::SshKey;
+            }
+        }
+        if let Some(secret) = input.hook_secret {
+            secrets.hook_secret =
+                if secret.expose().is_empty() { None } else { Some(self.seal(service, "hook", &secret, at)?) };
+        }
+        if let Some(allow) = input.allow_unsigned_hooks {
+            service.allow_unsigned_hooks = allow;
+        }
+        if let Some(interval) = input.poll_interval_ms {
+            if interval != 0 && interval < POLL_INTERVAL_MIN_MS {
+                return Err(AppError::Invalid(format!("the polling interval is below {POLL_INTERVAL_MIN_MS} ms")));
+            }
+            service.poll_interval_ms = interval;
+        }
+        if let Some(branch) = input.release_branch {
+            let branch = branch.trim();
+            service.release_branch = (!branch.is_empty()).then(|| branch.to_owned());
+        }
+        if let Some(allow) = input.allow_self_approval {
+            service.allow_self_approval = allow;
+        }
+        if let Some(lines) = input.known_hosts {
+            service.known_hosts = lines.into_iter().filter(|line| !line.trim().is_empty()).collect();
+        }
+        if let Some(pem) = input.ca_pem {
+            service.ca_pem = (!pem.trim().is_empty()).then_some(pem);
+        }
+        Ok(())
+    }
+
+    fn seal(
+        &self,
+        service: &Service,
+        what: &str,
+        secret: &Secret,
+        at: UnixMs,
+    ) -> Result<crate::store::records::Sealed, AppError> {
+        if secret.expose().len() > SECRET_BYTES_MAX {
+            return Err(AppError::Invalid(format!("the secret is longer than {SECRET_BYTES_MAX} bytes")));
+        }
+        Ok(self.keys.seal(&place(&service.name, what), secret, at)?)
+    }
+
+    /// The source of a service with what opens it: for drivers and runners only.
+    ///
+    /// # Errors
+    /// When there is no such service or a secret does not open.
+    pub fn service_repository(&self, service: &Service) -> Result<Repository, AppError> {
+        let secrets = self.store.service_secrets(&service.name)?.unwrap_or_default();
+        let secret = secrets
+            .git_secret
+            .as_ref()
+            .map(|sealed| self.keys.open(&place(&service.name, "git"), sealed))
+            .transpose()?
+            .unwrap_or_default();
+        let credential = match service.credential {
+            CredentialKind::None => GitAccess::None,
+            CredentialKind::Token => GitAccess::Token { user: secrets.git_user.unwrap_or_default(), token: secret },
+            CredentialKind::SshKey => GitAccess::SshKey { key: secret },
+        };
+        Ok(Repository {
+            url: service.repository_url.clone(),
+            credential,
+            known_hosts: service.known_hosts.clone(),
+            ca_pem: service.ca_pem.clone(),
+        })
+    }
+
+    /// The secret of a service's hooks, if it has one: for verifying only.
+    ///
+    /// # Errors
+    /// When it does not open.
+    pub fn service_hook_secret(&self, name: &ServiceName) -> Result<Option<Secret>, AppError> {
+        let secrets = self.store.service_secrets(name)?.unwrap_or_default();
+        Ok(secrets.hook_secret.as_ref().map(|sealed| self.keys.open(&place(name, "hook"), sealed)).transpose()?)
+    }
+
+    /// Since when the service's secrets are set: git, hook. The page shows their age, never them.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn service_secret_ages(&self, name: &ServiceName) -> Result<(Option<UnixMs>, Option<UnixMs>), AppError> {
+        let secrets = self.store.service_secrets(name)?.unwrap_or_default();
+        Ok((secrets.git_secret.map(|sealed| sealed.set_at), secrets.hook_secret.map(|sealed| sealed.set_at)))
+    }
+
+    /// Asks the repository now instead of at its time.
+    ///
+    /// # Errors
+    /// When there is no such service.
+    pub fn service_poll_now(&self, name: &ServiceName) -> Result<(), AppError> {
+        self.service(name)?;
+        self.queue.hurry(&Effect::PollRepository { service: name.clone(), due_at: UnixMs(0) }.key(), self.now());
+        Ok(())
+    }
+}
+
+fn place(service: &ServiceName, what: &str) -> String {
+    format!("service/{service}/{what}")
+}
+
+/// One poll at once, also where polling is off: it learns the default branch and shows whether the credential is good.
+fn poll_now(service: &Service, at: UnixMs) -> [Effect; 1] {
+    [Effect::PollRepository { service: service.name.clone(), due_at: at }]
+}
+
+fn service_entry(service: &Service, word: &'static str, detail: String, origin: Origin, at: UnixMs) -> NewEntry {
+    NewEntry { at, origin, subject: format!("service {}", service.name), word, detail }
+}
+
+fn differences(before: &Service, after: &Service) -> String {
+    let mut words = Vec::new();
+    if before.repository_url != after.repository_url {
+        words.push(format!("repository {} → {}", before.repository_url, after.repository_url));
+    }
+    if before.release_branch != after.release_branch {
+        words.push(format!("release branch → {}", after.release_branch.as_deref().unwrap_or("the default branch")));
+    }
+    if before.allow_self_approval != after.allow_self_approval {
+        words.push(format!("self-approval → {}", after.allow_self_approval));
+    }
+    if before.allow_unsigned_hooks != after.allow_unsigned_hooks {
+        words.push(format!("unsigned hooks → {}", after.allow_unsigned_hooks));
+    }
+    if before.poll_interval_ms != after.poll_interval_ms {
+        words.push(format!("polling every {} ms", after.poll_interval_ms));
+    }
+    words.join("; ")
+}

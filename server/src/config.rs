@@ -1,0 +1,356 @@
+//! The server's configuration file, its defaults and its bounds. Unknown keys are errors. Not here: command line options.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use pipelines::protocol::{JobBounds, MirrorRule, RegistryAccess, Secret};
+use serde::Deserialize;
+
+/// Why a configuration was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file cannot be read.
+    #[error("{path} cannot be read")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is not what it should be.
+    #[error("{path} is not a good configuration: {why}")]
+    Content {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong, with its place.
+        why: String,
+    },
+}
+
+/// Everything that can be set.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Folder of all that is kept.
+    pub state_dir: PathBuf,
+    /// Where pages, API and hooks are served.
+    #[serde(default = "default_listen")]
+    pub listen: SocketAddr,
+    /// How people reach it: the start of every link in a mail.
+    pub public_url: String,
+    /// The gateway.
+    #[serde(default)]
+    pub gateway: GatewaySettings,
+    /// The two registries.
+    pub registries: Registries,
+    /// Where the engine listens; none: the engine's usual socket or `DOCKER_HOST`.
+    #[serde(default)]
+    pub docker_host: Option<String>,
+    /// Base images → where to fetch them instead.
+    #[serde(default)]
+    pub mirrors: Vec<MirrorRule>,
+    /// How mails leave.
+    pub mail: MailSettings,
+    /// A folder of base configs besides the built-in ones.
+    #[serde(default)]
+    pub catalog_dir: Option<PathBuf>,
+    /// The embedded runner.
+    #[serde(default)]
+    pub runner: RunnerSettings,
+    /// What a run may take.
+    #[serde(default)]
+    pub job: JobBounds,
+    /// The server's own bounds.
+    #[serde(default)]
+    pub bounds: Bounds,
+}
+
+fn default_listen() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 8000))
+}
+
+/// The gateway's addresses.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GatewaySettings {
+    /// Where requests to the services come in.
+    pub listen: SocketAddr,
+    /// The port in the addresses that people get; 0: that of `listen`.
+    pub public_port: u16,
+    /// `http` or `https` in these addresses.
+    pub public_scheme: String,
+    /// `<service>.<test_domain>` is the address in the test environment. Set it to a name that other machines resolve.
+    pub test_domain: String,
+    /// `<service>.<preview_domain>` is the address of a blue-green rollout's new revision.
+    pub preview_domain: String,
+    /// `<service>.<production_domain>` is the address in production of a service that names no host.
+    pub production_domain: String,
+    /// How long requests may take to finish when a revision leaves, in milliseconds.
+    pub drain_timeout_ms: u64,
+    /// Start and watch the gateway's process; off where something else does.
+    pub supervise: bool,
+}
+
+impl Default for GatewaySettings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            public_port: 0,
+            public_scheme: "http".into(),
+            test_domain: "test.localhost".into(),
+            preview_domain: "preview.localhost".into(),
+            production_domain: "localhost".into(),
+            drain_timeout_ms: 30_000,
+            supervise: true,
+        }
+    }
+}
+
+/// The test and the production registry.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registries {
+    /// Where runs push to.
+    pub test: RegistrySettings,
+    /// Where promotions go to.
+    pub production: RegistrySettings,
+}
+
+/// One registry.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegistrySettings {
+    /// `host:port`.
+    pub host: String,
+    /// What stands before the service's name in it, such as a Harbor project; may be empty.
+    #[serde(default)]
+    pub prefix: String,
+    /// Speak HTTP, not HTTPS.
+    #[serde(default)]
+    pub plain_http: bool,
+    /// User name, if it asks for one.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// File that holds the password.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// File of a certificate authority to trust, PEM.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+}
+
+impl RegistrySettings {
+    /// The repository of a service in this registry.
+    #[must_use]
+    pub fn repository(&self, service: &pipelines::ids::ServiceName) -> String {
+        match self.prefix.trim_matches('/') {
+            "" => service.to_string(),
+            prefix => format!("{prefix}/{service}"),
+        }
+    }
+
+    /// What opens it; reads its files.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn access(&self) -> Result<RegistryAccess, ConfigError> {
+        let password = self.password_file.as_deref().map(read_secret).transpose()?;
+        let ca_pem = self.ca_file.as_deref().map(read_text).transpose()?;
+        Ok(RegistryAccess {
+            host: self.host.clone(),
+            plain_http: self.plain_http,
+            login: self.user.clone().map(|user| (user, password.unwrap_or_default())),
+            ca_pem,
+        })
+    }
+}
+
+/// How mails leave.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MailSettings {
+    /// The sender: `Windlass <windlass@example.com>`.
+    pub from: String,
+    /// Language of mails to people who have not chosen one: `en` or `zh-CN`.
+    #[serde(default = "default_language")]
+    pub language: String,
+    /// Through a mail server.
+    #[serde(default)]
+    pub smtp: Option<SmtpSettings>,
+    /// Into a folder, one file per mail: for trying out.
+    #[serde(default)]
+    pub folder: Option<PathBuf>,
+}
+
+fn default_language() -> String {
+    "en".into()
+}
+
+/// A mail server.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SmtpSettings {
+    /// Its host.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// How the connection is protected.
+    #[serde(default)]
+    pub tls: SmtpTls,
+    /// User name, if it asks for one.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// File that holds the password.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// File of a certificate authority to trust, PEM.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// How long one mail may take, in milliseconds.
+    #[serde(default = "default_smtp_timeout")]
+    pub timeout_ms: u64,
+}
+
+fn default_smtp_timeout() -> u64 {
+    20_000
+}
+
+/// How a connection to a mail server is protected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SmtpTls {
+    /// Upgraded after the greeting; refused where the server does not offer it.
+    #[default]
+    Starttls,
+    /// From the first byte.
+    Tls,
+    /// Not at all: only for a mail server on this machine.
+    None,
+}
+
+/// The embedded runner.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunnerSettings {
+    /// Its name.
+    pub name: String,
+    /// Runs at the same time; 0: no embedded runner.
+    pub parallel_runs: u32,
+}
+
+impl Default for RunnerSettings {
+    fn default() -> Self {
+        Self { name: "embedded".into(), parallel_runs: 2 }
+    }
+}
+
+/// The server's own bounds.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Bounds {
+    /// Bytes of a hook's body.
+    pub hook_body_bytes_max: usize,
+    /// Bytes of any other request's body.
+    pub request_body_bytes_max: usize,
+    /// Effects performed at the same time.
+    pub effects_parallel_max: usize,
+    /// The longest wait before a failed effect is tried again, in milliseconds.
+    pub retry_max_ms: u64,
+    /// The first wait, in milliseconds; it doubles.
+    pub retry_first_ms: u64,
+    /// How long a signed-in browser may be idle, in milliseconds.
+    pub session_idle_ms: u64,
+    /// How long it stays signed in at most, in milliseconds.
+    pub session_life_ms: u64,
+    /// Blobs copied at the same time by one promotion.
+    pub promotion_parallel_max: usize,
+    /// How long a runner's question for work is held open, in milliseconds.
+    pub lease_wait_ms: u64,
+    /// Memory for the store's cache, in bytes.
+    pub store_cache_bytes: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            hook_body_bytes_max: 5 << 20,
+            request_body_bytes_max: 1 << 20,
+            effects_parallel_max: 32,
+            retry_max_ms: 60_000,
+            retry_first_ms: 500,
+            session_idle_ms: 8 * 3_600_000,
+            session_life_ms: 7 * 86_400_000,
+            promotion_parallel_max: 6,
+            lease_wait_ms: 20_000,
+            store_cache_bytes: 16 << 20,
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    /// When it cannot be read or is not a good configuration.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = read_text(path)?;
+        let wrong = |why: String| ConfigError::Content { path: path.to_owned(), why };
+        let mut config: Self = serde_saphyr::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        while config.public_url.ends_with('/') {
+            config.public_url.pop();
+        }
+        config.check().map_err(wrong)?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let url = url::Url::parse(&self.public_url).map_err(|error| format!("public_url: {error}"))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err("public_url: write http:// or https:// and a host".into());
+        }
+        if self.mail.smtp.is_some() == self.mail.folder.is_some() {
+            return Err("mail: write either smtp or folder".into());
+        }
+        if !matches!(self.mail.language.as_str(), "en" | "zh-CN") {
+            return Err("mail.language: write en or zh-CN".into());
+        }
+        if self.registries.test.host == self.registries.production.host
+            && self.registries.test.prefix == self.registries.production.prefix
+        {
+            return Err("registries: test and production must differ in host or prefix".into());
+        }
+        if !matches!(self.gateway.public_scheme.as_str(), "http" | "https") {
+            return Err("gateway.public_scheme: write http or https".into());
+        }
+        Ok(())
+    }
+}
+
+impl GatewaySettings {
+    /// The address that people get for a host behind the gateway.
+    #[must_use]
+    pub fn address(&self, host: &str) -> String {
+        let port = if self.public_port == 0 { self.listen.port() } else { self.public_port };
+        let usual = if self.public_scheme == "https" { 443 } else { 80 };
+        if port == usual {
+            format!("{}://{host}", self.public_scheme)
+        } else {
+            format!("{}://{host}:{port}", self.public_scheme)
+        }
+    }
+}
+
+fn read_text(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
+}
+
+/// Reads a secret from a file: its first line, without the line end.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read_secret(path: &Path) -> Result<Secret, ConfigError> {
+    Ok(Secret::new(read_text(path)?.lines().next().unwrap_or_default()))
+}

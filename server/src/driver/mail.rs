@@ -1,0 +1,183 @@
+//! Mails to testers: gathers what a letter says, has it written, sends it. What it looks like is given from outside
+//! ([`Letters`]), because the pages share its words.
+
+use std::sync::Arc;
+
+use integrations::mail::{Mail, Mailer, Protection, SmtpServer};
+use pipelines::{
+    approval::{Approval, ApprovalState, CODE_LIFE_MS},
+    ids::ReleaseId,
+    release::Release,
+    time::UnixMs,
+};
+use secrecy::SecretString;
+
+use super::{DriverError, Performed, TryAgain};
+use crate::{
+    app::{App, addresses, trains::Outcome},
+    config::{MailSettings, SmtpTls, read_secret},
+};
+
+/// A letter, ready to be sent.
+#[derive(Clone, Debug)]
+pub struct Letter {
+    /// Subject.
+    pub subject: String,
+    /// HTML part.
+    pub html: String,
+    /// Text part.
+    pub text: String,
+}
+
+/// What a letter about an approval may say.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// `en` or `zh-CN`.
+    pub language: String,
+    /// Now.
+    pub now: UnixMs,
+    /// The release.
+    pub release: Release,
+    /// The approval.
+    pub approval: Approval,
+    /// The tester's own link.
+    pub url: String,
+    /// The address in the test environment.
+    pub test_url: String,
+    /// The release that is live now.
+    pub live: Option<Release>,
+    /// Steps of the run that passed.
+    pub steps_passed: usize,
+}
+
+/// Writes letters.
+pub trait Letters: Send + Sync {
+    /// Asks a tester for a decision.
+    ///
+    /// # Errors
+    /// In words, when it cannot be written.
+    fn approval(&self, facts: &Facts) -> Result<Letter, String>;
+    /// Gives a tester their code.
+    ///
+    /// # Errors
+    /// In words, when it cannot be written.
+    fn code(&self, facts: &Facts, code: &str, life_ms: u64) -> Result<Letter, String>;
+}
+
+/// The mailer that the settings describe.
+///
+/// # Errors
+/// When a setting is not good or a file cannot be read.
+pub(super) fn mailer(settings: &MailSettings) -> Result<Mailer, DriverError> {
+    if let Some(folder) = &settings.folder {
+        return Mailer::folder(&settings.from, folder).map_err(DriverError::Mail);
+    }
+    let Some(smtp) = &settings.smtp else {
+        return Err(DriverError::Mail(integrations::mail::MailError::Settings("neither smtp nor folder".into())));
+    };
+    let password = smtp.password_file.as_deref().map(read_secret).transpose()?.unwrap_or_default();
+    let ca_pem = match &smtp.ca_file {
+        Some(path) => Some(
+            std::fs::read_to_string(path)
+                .map_err(|source| crate::config::ConfigError::Read { path: path.clone(), source })?,
+        ),
+        None => None,
+    };
+    let server = SmtpServer {
+        host: smtp.host.clone(),
+        port: smtp.port,
+        protection: match smtp.tls {
+            SmtpTls::Starttls => Protection::Starttls,
+            SmtpTls::Tls => Protection::Tls,
+            SmtpTls::None => Protection::None,
+        },
+        login: smtp.user.clone().map(|user| (user, SecretString::from(password.expose()))),
+        ca_pem,
+        timeout_ms: smtp.timeout_ms,
+    };
+    Mailer::smtp(&settings.from, server).map_err(DriverError::Mail)
+}
+
+/// What the mail drivers need.
+#[derive(Clone)]
+pub struct Post {
+    /// Sends.
+    pub mailer: Mailer,
+    /// Writes.
+    pub letters: Arc<dyn Letters>,
+}
+
+fn facts(app: &App, release: Release, approval: Approval, tester: &str) -> Result<Facts, TryAgain> {
+    let service = &release.id.service;
+    let live = app.train(service)?.live.map(|number| app.release(&ReleaseId::new(service.clone(), number)));
+    let run = app.run(&release.id.run())?;
+    let passed = |outcome: &pipelines::protocol::StepOutcome| *outcome == pipelines::protocol::StepOutcome::Passed;
+    Ok(Facts {
+        language: app.config.mail.language.clone(),
+        now: app.now(),
+        url: app.approval_url(&approval, tester),
+        test_url: app.config.gateway.address(&addresses::test_host(&app.config.gateway, service)),
+        live: live.transpose()?,
+        steps_passed: run.steps.iter().filter(|step| step.outcome.as_ref().is_some_and(passed)).count(),
+        release,
+        approval,
+    })
+}
+
+/// The approval, if it still waits for a decision in this round.
+fn open_approval(app: &App, id: &ReleaseId, round: u32) -> Result<Option<Approval>, TryAgain> {
+    let approval = app.approval(id)?;
+    Ok((approval.round == round && approval.state == ApprovalState::Open).then_some(approval))
+}
+
+pub(super) async fn send_approval_mail(app: &App, post: &Post, id: &ReleaseId, round: u32, tester: &str) -> Performed {
+    let Some(approval) = open_approval(app, id, round)? else { return Ok(Outcome::done()) };
+    let facts = facts(app, app.release(id)?, approval, tester)?;
+    let letter = post.letters.approval(&facts).map_err(TryAgain)?;
+    let mail_id = app.keys().message_id(id, round, tester, "approval");
+    send(post, id, tester, mail_id, None, letter).await
+}
+
+pub(super) async fn send_code_mail(
+    app: &App,
+    post: &Post,
+    id: &ReleaseId,
+    round: u32,
+    tester: &str,
+    serial: u32,
+) -> Performed {
+    let Some(approval) = open_approval(app, id, round)? else { return Ok(Outcome::done()) };
+    // A newer code was asked for: this one no longer opens anything.
+    if approval.link(tester).code_serial != serial {
+        return Ok(Outcome::done());
+    }
+    let code = app.keys().approval_code(&approval, tester, serial);
+    let facts = facts(app, app.release(id)?, approval, tester)?;
+    let letter = post.letters.code(&facts, &code, CODE_LIFE_MS).map_err(TryAgain)?;
+    let root = app.keys().message_id(id, round, tester, "approval");
+    let mail_id = app.keys().message_id(id, round, tester, &format!("code {serial}"));
+    send(post, id, tester, mail_id, Some(root), letter).await
+}
+
+async fn send(
+    post: &Post,
+    id: &ReleaseId,
+    tester: &str,
+    mail_id: String,
+    in_reply_to: Option<String>,
+    letter: Letter,
+) -> Performed {
+    let mail = Mail {
+        id: mail_id,
+        in_reply_to,
+        list: id.service.to_string(),
+        to: tester.to_owned(),
+        subject: letter.subject,
+        html: letter.html,
+        text: letter.text,
+    };
+    // Also what a mail server refuses for good is tried again: a person may mend the address or the server, and until
+    // then the page says what it said.
+    post.mailer.send(&mail).await.map_err(|error| TryAgain::from_error(&error))?;
+    Ok(Outcome::done())
+}

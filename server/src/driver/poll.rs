@@ -1,0 +1,59 @@
+//! Asks a repository where its refs are.
+
+use std::collections::BTreeMap;
+
+use integrations::git::{GitCredential, GitOptions, GitUrl, HostKeyPolicy, RemoteListing, ls_remote};
+use pipelines::{
+    ids::ServiceName,
+    protocol::{GitAccess, Repository},
+};
+use secrecy::SecretString;
+
+use super::{Drivers, Performed, TryAgain};
+use crate::app::deliveries::Listed;
+
+/// The longest a poll may take, in milliseconds.
+const POLL_TIMEOUT_MS: u64 = 60_000;
+/// Refs of one repository that are watched; a repository with more is refused with a word.
+const REFS_MAX: usize = 20_000;
+
+pub(super) async fn poll_repository(drivers: &Drivers, name: &ServiceName) -> Performed {
+    let app = &drivers.app;
+    let service = app.service(name)?;
+    let repository = app.service_repository(&service)?;
+    let listing = tokio::task::spawn_blocking(move || list(&repository))
+        .await
+        .map_err(|error| TryAgain(format!("a poll ended early: {error}")))??;
+    if listing.refs.len() > REFS_MAX {
+        return Err(TryAgain(format!("the repository has {} refs, more than {REFS_MAX}", listing.refs.len())));
+    }
+    let refs: BTreeMap<_, _> = listing
+        .refs
+        .iter()
+        .filter(|found| found.branch().is_some() || found.tag().is_some())
+        .map(|found| (found.name.clone(), found.commit().clone()))
+        .collect();
+    let listed = Listed { refs, default_branch: listing.default_branch };
+    Ok(app.poll_outcome(name, &listed, listing.learned_host_key)?)
+}
+
+fn list(repository: &Repository) -> Result<RemoteListing, TryAgain> {
+    let failed = |error: integrations::git::GitError| TryAgain::from_error(&error);
+    let url: GitUrl = repository.url.parse().map_err(failed)?;
+    let credential = match &repository.credential {
+        GitAccess::None => GitCredential::None,
+        GitAccess::Token { user, token } => {
+            GitCredential::Token { user: user.clone(), secret: SecretString::from(token.expose()) }
+        }
+        GitAccess::SshKey { key } => {
+            GitCredential::SshKey { private_key_openssh: SecretString::from(key.expose()), passphrase: None }
+        }
+    };
+    let options = GitOptions {
+        total_timeout_ms: POLL_TIMEOUT_MS,
+        ca_pem: repository.ca_pem.clone(),
+        host_keys: HostKeyPolicy::from_lines(&repository.known_hosts).map_err(failed)?,
+        ..GitOptions::default()
+    };
+    ls_remote(&url, &credential, &options).map_err(failed)
+}

@@ -1,0 +1,564 @@
+//! The [`Store`] on an embedded engine: which noun lies in which table under which key, and which records one change
+//! writes together. Values are JSON in a versioned envelope. Not here: files and flushes (`engine`).
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use pipelines::{
+    approval::Approval,
+    effect::{Effect, PendingEffect},
+    ids::{Digest, ReleaseId, RolloutId, RunId, ServiceName},
+    journal::{ENTRY_VERSION, Entry},
+    release::Release,
+    rollout::Rollout,
+    run::Run,
+    service::Service,
+    train::Train,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::{
+    Account, Delivery, DeliveryId, DeliveryState, EffectsChanged, NewDelivery, NewEntry, Page, Recorded, SealedSecrets,
+    SeenRef, Session, Store, StoreError, Stored, Token, TrainChange,
+    engine::{Batch, Direction, Engine, KeyRange, Table},
+};
+
+const SERVICES: Table = Table::new(2, "services");
+const SECRETS: Table = Table::new(3, "secrets");
+const TRAINS: Table = Table::new(4, "trains");
+const RUNS: Table = Table::new(5, "runs");
+const RELEASES: Table = Table::new(6, "releases");
+const APPROVALS: Table = Table::new(7, "approvals");
+const ROLLOUTS: Table = Table::new(8, "rollouts");
+const EFFECTS: Table = Table::new(9, "effects");
+const JOURNAL: Table = Table::new(10, "journal");
+const JOURNAL_BY_SERVICE: Table = Table::new(11, "journal by service");
+const DELIVERIES: Table = Table::new(12, "deliveries");
+const DELIVERIES_BY_FORGE_ID: Table = Table::new(13, "deliveries by forge id");
+const DELIVERIES_BY_SERVICE: Table = Table::new(14, "deliveries by service");
+const IMAGES: Table = Table::new(15, "images by inputs");
+const REFS: Table = Table::new(16, "refs");
+const ACCOUNTS: Table = Table::new(17, "accounts");
+const SESSIONS: Table = Table::new(18, "sessions");
+const TOKENS: Table = Table::new(19, "tokens");
+
+/// Version of the records as they are written now.
+const RECORD_VERSION: u32 = 1;
+/// More than this many of anything are not listed at once.
+const LIST_MAX: usize = 100_000;
+
+#[derive(Serialize)]
+struct EnvelopeOut<'a, T> {
+    v: u32,
+    d: &'a T,
+}
+
+#[derive(Deserialize)]
+struct EnvelopeIn<T> {
+    v: u32,
+    d: T,
+}
+
+fn pack<T: Serialize>(table: Table, record: &T) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(&EnvelopeOut { v: RECORD_VERSION, d: record })
+        .map_err(|error| StoreError::Record { table: table.name(), why: error.to_string() })
+}
+
+fn unpack<T: DeserializeOwned>(table: Table, bytes: &[u8]) -> Result<T, StoreError> {
+    let wrong = |why: String| StoreError::Record { table: table.name(), why };
+    let envelope: EnvelopeIn<T> = serde_json::from_slice(bytes).map_err(|error| wrong(error.to_string()))?;
+    if envelope.v > RECORD_VERSION {
+        return Err(wrong(format!("it was written by a newer Windlass (record version {})", envelope.v)));
+    }
+    Ok(envelope.d)
+}
+
+/// `service`, a zero byte (which no service name holds), and the rest: so that one service's keys lie together.
+fn under(service: &ServiceName, rest: &[u8]) -> Vec<u8> {
+    let mut key = service.as_str().as_bytes().to_vec();
+    key.push(0);
+    key.extend_from_slice(rest);
+    key
+}
+
+fn numbered(service: &ServiceName, number: u32) -> Vec<u8> {
+    under(service, &number.to_be_bytes())
+}
+
+/// The store on an engine.
+#[derive(Debug)]
+pub struct EmbeddedStore {
+    engine: Arc<dyn Engine>,
+    last_entry: AtomicU64,
+    last_delivery: AtomicU64,
+}
+
+impl EmbeddedStore {
+    /// Opens the store on `engine`.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn open(engine: Arc<dyn Engine>) -> Result<Self, StoreError> {
+        let last = |table| -> Result<u64, StoreError> {
+            let newest = engine.scan(table, &KeyRange::all(), Direction::Backward, 1)?;
+            Ok(newest.first().and_then(|(key, _)| key.as_slice().try_into().ok()).map_or(0, u64::from_be_bytes))
+        };
+        let (last_entry, last_delivery) = (last(JOURNAL)?, last(DELIVERIES)?);
+        Ok(Self { engine, last_entry: last_entry.into(), last_delivery: last_delivery.into() })
+    }
+
+    fn get<T: DeserializeOwned>(&self, table: Table, key: &[u8]) -> Result<Option<T>, StoreError> {
+        self.engine.get(table, key)?.map(|bytes| unpack(table, &bytes)).transpose()
+    }
+
+    fn list<T: DeserializeOwned>(
+        &self,
+        table: Table,
+        range: &KeyRange,
+        direction: Direction,
+        limit: usize,
+    ) -> Result<Vec<T>, StoreError> {
+        let records = self.engine.scan(table, range, direction, limit.min(LIST_MAX))?;
+        records.iter().map(|(_, bytes)| unpack(table, bytes)).collect()
+    }
+
+    fn newest<T: DeserializeOwned>(
+        &self,
+        table: Table,
+        service: &ServiceName,
+        page: Page,
+    ) -> Result<Vec<T>, StoreError> {
+        let mut range = KeyRange::prefix(&under(service, &[]));
+        if let Some(before) = page.before {
+            range = range.before(&numbered(service, before));
+        }
+        self.list(table, &range, Direction::Backward, page.limit)
+    }
+
+    fn put<T: Serialize>(batch: &mut Batch, table: Table, key: &[u8], record: &T) -> Result<(), StoreError> {
+        batch.put(table, key, pack(table, record)?);
+        Ok(())
+    }
+
+    fn add_entry(&self, batch: &mut Batch, service: Option<&ServiceName>, entry: NewEntry) -> Result<u64, StoreError> {
+        let change = None;
+        self.add_full_entry(batch, service, entry, change)
+    }
+
+    fn add_full_entry(
+        &self,
+        batch: &mut Batch,
+        service: Option<&ServiceName>,
+        new: NewEntry,
+        change: Option<(String, String)>,
+    ) -> Result<u64, StoreError> {
+        let seq = self.last_entry.fetch_add(1, Ordering::SeqCst) + 1;
+        let entry = Entry {
+            version: ENTRY_VERSION,
+            seq,
+            at: new.at,
+            service: service.cloned(),
+            origin: new.origin,
+            subject: new.subject,
+            word: new.word.to_owned(),
+            change,
+            detail: new.detail,
+        };
+        Self::put(batch, JOURNAL, &seq.to_be_bytes(), &entry)?;
+        if let Some(service) = service {
+            batch.put(JOURNAL_BY_SERVICE, under(service, &seq.to_be_bytes()), Vec::new());
+        }
+        Ok(seq)
+    }
+
+    fn add_effect(
+        batch: &mut Batch,
+        changed: &mut EffectsChanged,
+        effect: &Effect,
+        asked_by: u64,
+        at: pipelines::time::UnixMs,
+    ) -> Result<(), StoreError> {
+        let key = effect.key();
+        let pending = PendingEffect {
+            effect: effect.clone(),
+            asked_by,
+            asked_at: at,
+            failures: 0,
+            not_before: effect.due_at(),
+            last_error: None,
+        };
+        Self::put(batch, EFFECTS, key.as_bytes(), &pending)?;
+        changed.gone.retain(|gone| *gone != key);
+        changed.pending.retain(|(other, _)| *other != key);
+        changed.pending.push((key, pending));
+        Ok(())
+    }
+
+    fn drop_effect(batch: &mut Batch, changed: &mut EffectsChanged, key: &str) {
+        batch.delete(EFFECTS, key.as_bytes());
+        changed.pending.retain(|(other, _)| other != key);
+        changed.gone.push(key.to_owned());
+    }
+
+    fn send<T: Send + 'static>(&self, batch: Result<(Batch, T), StoreError>) -> Stored<T> {
+        match batch.and_then(|(batch, answer)| Ok((self.engine.submit(batch)?, answer))) {
+            Ok((pending, answer)) => Box::pin(async move {
+                pending.await?;
+                Ok(answer)
+            }),
+            Err(error) => Box::pin(async move { Err(error) }),
+        }
+    }
+
+    fn service_batch(
+        &self,
+        service: &Service,
+        secrets: Option<&SealedSecrets>,
+        ask: &[Effect],
+        entry: NewEntry,
+        create: bool,
+    ) -> Result<(Batch, EffectsChanged), StoreError> {
+        let mut batch = Batch::new();
+        let mut changed = EffectsChanged::default();
+        let key = service.name.as_str().as_bytes();
+        let at = entry.at;
+        if create {
+            batch.expect_absent(SERVICES, key);
+            Self::put(&mut batch, TRAINS, key, &Train::new(service.name.clone()))?;
+        }
+        Self::put(&mut batch, SERVICES, key, service)?;
+        if let Some(secrets) = secrets {
+            Self::put(&mut batch, SECRETS, key, secrets)?;
+        }
+        let seq = self.add_entry(&mut batch, Some(&service.name), entry)?;
+        for effect in ask {
+            Self::add_effect(&mut batch, &mut changed, effect, seq, at)?;
+        }
+        Ok((batch, changed))
+    }
+
+    fn train_batch(&self, change: TrainChange) -> Result<(Batch, EffectsChanged), StoreError> {
+        let TrainChange { at, origin, service, changes, finished_effect, ask, delivery, refs, service_record } = change;
+        let mut batch = Batch::new();
+        let mut changed = EffectsChanged::default();
+        if let Some(key) = &finished_effect {
+            Self::drop_effect(&mut batch, &mut changed, key);
+        }
+        // Names the change for the effects it asks for, also where it writes no line.
+        let mut seq = self.last_entry.fetch_add(1, Ordering::SeqCst) + 1;
+        for change in changes {
+            for note in change.notes {
+                let entry = NewEntry {
+                    at,
+                    origin: origin.clone(),
+                    subject: note.subject,
+                    word: note.word,
+                    detail: note.detail,
+                };
+                let states = note.change.map(|(before, after)| (before.to_owned(), after.to_owned()));
+                seq = self.add_full_entry(&mut batch, Some(&service), entry, states)?;
+            }
+            Self::put(&mut batch, TRAINS, service.as_str().as_bytes(), &change.train)?;
+            for (number, run) in &change.runs {
+                Self::put(&mut batch, RUNS, &numbered(&service, *number), run)?;
+                if let (Some(inputs), Some(digest), None) = (&run.inputs, run.digest(), &run.reused_from) {
+                    let key = under(&service, inputs.as_str().as_bytes());
+                    Self::put(&mut batch, IMAGES, &key, &(&run.id, digest))?;
+                }
+            }
+            for (number, release) in &change.releases {
+                Self::put(&mut batch, RELEASES, &numbered(&service, *number), release)?;
+            }
+            for (number, approval) in &change.approvals {
+                Self::put(&mut batch, APPROVALS, &numbered(&service, *number), approval)?;
+            }
+            for (number, rollout) in &change.rollouts {
+                Self::put(&mut batch, ROLLOUTS, &numbered(&service, *number), rollout)?;
+            }
+            for key in &change.withdraw {
+                Self::drop_effect(&mut batch, &mut changed, key);
+            }
+            for effect in &change.ask {
+                Self::add_effect(&mut batch, &mut changed, effect, seq, at)?;
+            }
+        }
+        for effect in &ask {
+            Self::add_effect(&mut batch, &mut changed, effect, seq, at)?;
+        }
+        if let Some((id, state)) = delivery
+            && let Some(mut delivery) = self.delivery(id)?
+        {
+            delivery.state = state;
+            Self::put(&mut batch, DELIVERIES, &id.to_be_bytes(), &delivery)?;
+        }
+        for (name, seen) in refs {
+            let key = under(&service, name.as_bytes());
+            match seen {
+                Some(seen) => Self::put(&mut batch, REFS, &key, &seen)?,
+                None => {
+                    batch.delete(REFS, key);
+                }
+            }
+        }
+        if let Some(record) = service_record {
+            Self::put(&mut batch, SERVICES, service.as_str().as_bytes(), &record)?;
+        }
+        Ok((batch, changed))
+    }
+
+    fn delivery_batch(&self, new: NewDelivery) -> Result<(Batch, (Recorded, EffectsChanged)), StoreError> {
+        let mut batch = Batch::new();
+        let mut changed = EffectsChanged::default();
+        let forge_key = under(&new.service, format!("{}\0{}", new.forge, new.forge_id).as_bytes());
+        // A refused hook is listed, but takes nobody's id: whoever guesses an id must not be able to block the real one.
+        if new.content.is_ok()
+            && let Some(id) = self.get::<DeliveryId>(DELIVERIES_BY_FORGE_ID, &forge_key)?
+            && let Some(mut delivery) = self.delivery(id)?
+        {
+            delivery.repeats = delivery.repeats.saturating_add(1);
+            Self::put(&mut batch, DELIVERIES, &id.to_be_bytes(), &delivery)?;
+            return Ok((batch, (Recorded::Repeat(id), changed)));
+        }
+        let id = self.last_delivery.fetch_add(1, Ordering::SeqCst) + 1;
+        let (content, state) = match new.content {
+            Ok(content) => (Some(content), DeliveryState::Received),
+            Err(reason) => (None, DeliveryState::Refused { reason }),
+        };
+        if content.is_some() {
+            batch.expect_absent(DELIVERIES_BY_FORGE_ID, &forge_key);
+            Self::put(&mut batch, DELIVERIES_BY_FORGE_ID, &forge_key, &id)?;
+            let effect = Effect::ProcessDelivery { delivery: id, service: new.service.clone() };
+            Self::add_effect(&mut batch, &mut changed, &effect, 0, new.at)?;
+        }
+        batch.put(DELIVERIES_BY_SERVICE, under(&new.service, &id.to_be_bytes()), Vec::new());
+        let delivery = Delivery {
+            id,
+            service: new.service,
+            forge: new.forge.to_owned(),
+            forge_id: new.forge_id,
+            event: new.event,
+            at: new.at,
+            remote: new.remote,
+            repeats: 0,
+            content,
+            state,
+        };
+        Self::put(&mut batch, DELIVERIES, &id.to_be_bytes(), &delivery)?;
+        Ok((batch, (Recorded::New(id), changed)))
+    }
+
+    fn put_with_entry<T: Serialize>(&self, table: Table, key: &str, record: &T, entry: NewEntry) -> Stored<()> {
+        let mut batch = Batch::new();
+        let made = Self::put(&mut batch, table, key.as_bytes(), record)
+            .and_then(|()| self.add_entry(&mut batch, None, entry))
+            .map(|_| (batch, ()));
+        self.send(made)
+    }
+}
+
+impl Store for EmbeddedStore {
+    fn service(&self, name: &ServiceName) -> Result<Option<Service>, StoreError> {
+        self.get(SERVICES, name.as_str().as_bytes())
+    }
+
+    fn services(&self) -> Result<Vec<Service>, StoreError> {
+        self.list(SERVICES, &KeyRange::all(), Direction::Forward, LIST_MAX)
+    }
+
+    fn service_create(
+        &self,
+        service: &Service,
+        secrets: &SealedSecrets,
+        ask: &[Effect],
+        entry: NewEntry,
+    ) -> Stored<EffectsChanged> {
+        let name = service.name.to_string();
+        let sent = self.send(self.service_batch(service, Some(secrets), ask, entry, true));
+        Box::pin(async move {
+            match sent.await {
+                Err(StoreError::Engine(super::engine::EngineError::Conflict { .. })) => {
+                    Err(StoreError::Exists(format!("service {name}")))
+                }
+                answer => answer,
+            }
+        })
+    }
+
+    fn service_update(
+        &self,
+        service: &Service,
+        secrets: Option<&SealedSecrets>,
+        ask: &[Effect],
+        entry: NewEntry,
+    ) -> Stored<EffectsChanged> {
+        self.send(self.service_batch(service, secrets, ask, entry, false))
+    }
+
+    fn service_secrets(&self, name: &ServiceName) -> Result<Option<SealedSecrets>, StoreError> {
+        self.get(SECRETS, name.as_str().as_bytes())
+    }
+
+    fn train(&self, name: &ServiceName) -> Result<Option<Train>, StoreError> {
+        self.get(TRAINS, name.as_str().as_bytes())
+    }
+
+    fn run(&self, id: &RunId) -> Result<Option<Run>, StoreError> {
+        self.get(RUNS, &numbered(&id.service, id.number))
+    }
+
+    fn runs(&self, service: &ServiceName, page: Page) -> Result<Vec<Run>, StoreError> {
+        self.newest(RUNS, service, page)
+    }
+
+    fn release(&self, id: &ReleaseId) -> Result<Option<Release>, StoreError> {
+        self.get(RELEASES, &numbered(&id.service, id.number))
+    }
+
+    fn releases(&self, service: &ServiceName, page: Page) -> Result<Vec<Release>, StoreError> {
+        self.newest(RELEASES, service, page)
+    }
+
+    fn approval(&self, id: &ReleaseId) -> Result<Option<Approval>, StoreError> {
+        self.get(APPROVALS, &numbered(&id.service, id.number))
+    }
+
+    fn rollout(&self, id: &RolloutId) -> Result<Option<Rollout>, StoreError> {
+        self.get(ROLLOUTS, &numbered(&id.service, id.number))
+    }
+
+    fn rollouts(&self, service: &ServiceName, page: Page) -> Result<Vec<Rollout>, StoreError> {
+        self.newest(ROLLOUTS, service, page)
+    }
+
+    fn train_change(&self, change: TrainChange) -> Stored<EffectsChanged> {
+        self.send(self.train_batch(change))
+    }
+
+    fn image_of_inputs(&self, service: &ServiceName, inputs: &Digest) -> Result<Option<(RunId, Digest)>, StoreError> {
+        self.get(IMAGES, &under(service, inputs.as_str().as_bytes()))
+    }
+
+    fn refs(&self, service: &ServiceName) -> Result<Vec<(String, SeenRef)>, StoreError> {
+        let prefix = under(service, &[]);
+        let records = self.engine.scan(REFS, &KeyRange::prefix(&prefix), Direction::Forward, LIST_MAX)?;
+        let name = |key: &[u8]| String::from_utf8_lossy(key.get(prefix.len()..).unwrap_or_default()).into_owned();
+        records.iter().map(|(key, bytes)| Ok((name(key), unpack(REFS, bytes)?))).collect()
+    }
+
+    fn effects(&self) -> Result<Vec<(String, PendingEffect)>, StoreError> {
+        let records = self.engine.scan(EFFECTS, &KeyRange::all(), Direction::Forward, LIST_MAX)?;
+        let name = |key: &[u8]| String::from_utf8_lossy(key).into_owned();
+        records.iter().map(|(key, bytes)| Ok((name(key), unpack(EFFECTS, bytes)?))).collect()
+    }
+
+    fn effect_retry(&self, key: &str, effect: &PendingEffect) -> Stored<()> {
+        let mut batch = Batch::new();
+        let made = Self::put(&mut batch, EFFECTS, key.as_bytes(), effect).map(|()| (batch, ()));
+        self.send(made)
+    }
+
+    fn delivery_record(&self, delivery: NewDelivery) -> Stored<(Recorded, EffectsChanged)> {
+        self.send(self.delivery_batch(delivery))
+    }
+
+    fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+        self.get(DELIVERIES, &id.to_be_bytes())
+    }
+
+    fn deliveries(&self, service: &ServiceName, limit: usize) -> Result<Vec<Delivery>, StoreError> {
+        let prefix = under(service, &[]);
+        let range = KeyRange::prefix(&prefix);
+        let keys = self.engine.scan(DELIVERIES_BY_SERVICE, &range, Direction::Backward, limit.min(LIST_MAX))?;
+        let mut found = Vec::with_capacity(keys.len());
+        for (key, _) in keys {
+            if let Some(delivery) = self.get(DELIVERIES, key.get(prefix.len()..).unwrap_or_default())? {
+                found.push(delivery);
+            }
+        }
+        Ok(found)
+    }
+
+    fn journal(
+        &self,
+        service: Option<&ServiceName>,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        let limit = limit.min(LIST_MAX);
+        let Some(service) = service else {
+            let mut range = KeyRange::all();
+            if let Some(before) = before {
+                range = range.before(&before.to_be_bytes());
+            }
+            return self.list(JOURNAL, &range, Direction::Backward, limit);
+        };
+        let prefix = under(service, &[]);
+        let mut range = KeyRange::prefix(&prefix);
+        if let Some(before) = before {
+            range = range.before(&under(service, &before.to_be_bytes()));
+        }
+        let keys = self.engine.scan(JOURNAL_BY_SERVICE, &range, Direction::Backward, limit)?;
+        let mut found = Vec::with_capacity(keys.len());
+        for (key, _) in keys {
+            if let Some(entry) = self.get(JOURNAL, key.get(prefix.len()..).unwrap_or_default())? {
+                found.push(entry);
+            }
+        }
+        Ok(found)
+    }
+
+    fn account(&self, name: &str) -> Result<Option<Account>, StoreError> {
+        self.get(ACCOUNTS, name.as_bytes())
+    }
+
+    fn accounts(&self) -> Result<Vec<Account>, StoreError> {
+        self.list(ACCOUNTS, &KeyRange::all(), Direction::Forward, LIST_MAX)
+    }
+
+    fn account_put(&self, account: &Account, entry: NewEntry) -> Stored<()> {
+        self.put_with_entry(ACCOUNTS, &account.name, account, entry)
+    }
+
+    fn session(&self, digest: &str) -> Result<Option<Session>, StoreError> {
+        self.get(SESSIONS, digest.as_bytes())
+    }
+
+    fn session_put(&self, digest: &str, session: &Session) -> Stored<()> {
+        let mut batch = Batch::new();
+        let made = Self::put(&mut batch, SESSIONS, digest.as_bytes(), session).map(|()| (batch, ()));
+        self.send(made)
+    }
+
+    fn session_delete(&self, digest: &str) -> Stored<()> {
+        let mut batch = Batch::new();
+        batch.delete(SESSIONS, digest.as_bytes());
+        self.send(Ok((batch, ())))
+    }
+
+    fn token(&self, digest: &str) -> Result<Option<Token>, StoreError> {
+        self.get(TOKENS, digest.as_bytes())
+    }
+
+    fn tokens(&self) -> Result<Vec<(String, Token)>, StoreError> {
+        let records = self.engine.scan(TOKENS, &KeyRange::all(), Direction::Forward, LIST_MAX)?;
+        let name = |key: &[u8]| String::from_utf8_lossy(key).into_owned();
+        records.iter().map(|(key, bytes)| Ok((name(key), unpack(TOKENS, bytes)?))).collect()
+    }
+
+    fn token_put(&self, digest: &str, token: &Token, entry: NewEntry) -> Stored<()> {
+        self.put_with_entry(TOKENS, digest, token, entry)
+    }
+
+    fn token_delete(&self, digest: &str, entry: NewEntry) -> Stored<()> {
+        let mut batch = Batch::new();
+        batch.delete(TOKENS, digest.as_bytes());
+        let made = self.add_entry(&mut batch, None, entry).map(|_| (batch, ()));
+        self.send(made)
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.engine.trouble().map(|error| error.to_string())
+    }
+}

@@ -1,0 +1,235 @@
+//! Records that belong to the server and not to the delivery domain: hooks, refs, accounts, sessions, tokens, sealed
+//! secrets. Not here: how they are stored.
+
+use pipelines::{
+    ids::{CommitSha, ServiceName},
+    time::UnixMs,
+    trigger::Trigger,
+};
+use serde::{Deserialize, Serialize};
+
+/// Place of a hook among all hooks, counted from 1.
+pub type DeliveryId = u64;
+
+/// A hook as it comes in, verified (or refused) and read.
+#[derive(Clone, Debug)]
+pub struct NewDelivery {
+    /// For which service.
+    pub service: ServiceName,
+    /// `github`, `gitea`, `forgejo`.
+    pub forge: &'static str,
+    /// The forge's id of it; a repeat has the same.
+    pub forge_id: String,
+    /// The forge's word for the event.
+    pub event: String,
+    /// When it came.
+    pub at: UnixMs,
+    /// From where.
+    pub remote: String,
+    /// What it asks for; or why it was refused.
+    pub content: Result<HookContent, String>,
+}
+
+/// What a hook says, whatever the forge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum HookContent {
+    /// A ref moved or appeared, or a pull request did.
+    Trigger {
+        /// What to run.
+        trigger: Trigger,
+    },
+    /// A ref is gone.
+    Deleted {
+        /// Which.
+        git_ref: String,
+    },
+    /// Nothing to do: a ping, a comment, an event that makes no run.
+    Nothing {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What became of a hook.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum DeliveryState {
+    /// Recorded, not looked at yet.
+    Received,
+    /// It made this run.
+    Ran {
+        /// Number of the run.
+        run: u32,
+    },
+    /// It made none; says why.
+    Ignored {
+        /// Why.
+        reason: String,
+    },
+    /// It was refused; says why.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A hook that was recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// Its place.
+    pub id: DeliveryId,
+    /// For which service.
+    pub service: ServiceName,
+    /// Which forge.
+    pub forge: String,
+    /// The forge's id of it.
+    pub forge_id: String,
+    /// The forge's word for the event.
+    pub event: String,
+    /// When it came first.
+    pub at: UnixMs,
+    /// From where.
+    pub remote: String,
+    /// How often it came again.
+    pub repeats: u32,
+    /// What it says; none: it was refused unread.
+    pub content: Option<HookContent>,
+    /// What became of it.
+    pub state: DeliveryState,
+}
+
+/// A ref as it was last seen, with the commits that it was seen at before: a hook that comes late is known by them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenRef {
+    /// Where it is.
+    pub commit: CommitSha,
+    /// Where it was, newest first, at most [`SEEN_COMMITS_MAX`].
+    pub before: Vec<CommitSha>,
+}
+
+/// Earlier commits that are remembered per ref.
+pub const SEEN_COMMITS_MAX: usize = 20;
+
+impl SeenRef {
+    /// A ref seen for the first time.
+    #[must_use]
+    pub fn first(commit: CommitSha) -> Self {
+        Self { commit, before: Vec::new() }
+    }
+
+    /// The ref after it moved to `commit`.
+    #[must_use]
+    pub fn moved(&self, commit: CommitSha) -> Self {
+        let mut before = vec![self.commit.clone()];
+        before.extend(self.before.iter().filter(|old| **old != self.commit).cloned());
+        before.truncate(SEEN_COMMITS_MAX);
+        Self { commit, before }
+    }
+
+    /// Whether it was seen at `commit`, now or before.
+    #[must_use]
+    pub fn knows(&self, commit: &CommitSha) -> bool {
+        self.commit == *commit || self.before.contains(commit)
+    }
+}
+
+/// The secrets of a service, each sealed (XChaCha20-Poly1305); nobody reads them back but the server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedSecrets {
+    /// User name that goes with a token.
+    pub git_user: Option<String>,
+    /// Token or SSH key of the repository.
+    pub git_secret: Option<Sealed>,
+    /// Secret of the hook.
+    pub hook_secret: Option<Sealed>,
+}
+
+/// One sealed text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sealed {
+    /// Nonce, base64.
+    pub nonce: String,
+    /// Cipher text with its tag, base64.
+    pub text: String,
+    /// When it was set.
+    pub set_at: UnixMs,
+}
+
+/// What an account may do. Each role may do what the ones before it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Sees everything, starts and stops runs.
+    Developer,
+    /// Also decides on releases.
+    Tester,
+    /// Also moves rollouts.
+    ReleaseManager,
+    /// Also registers services.
+    Operator,
+    /// Also manages accounts and tokens.
+    Admin,
+}
+
+impl Role {
+    /// All roles.
+    pub const ALL: [Self; 5] = [Self::Developer, Self::Tester, Self::ReleaseManager, Self::Operator, Self::Admin];
+
+    /// The word for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Developer => "developer",
+            Self::Tester => "tester",
+            Self::ReleaseManager => "release_manager",
+            Self::Operator => "operator",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// Somebody who can sign in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// Name to sign in with.
+    pub name: String,
+    /// Mail address; the rule that authors do not approve their own commits goes by it.
+    pub email: String,
+    /// What it may do.
+    pub role: Role,
+    /// Argon2id hash of the password.
+    pub password_hash: String,
+    /// Switched off, but kept for the journal.
+    pub disabled: bool,
+    /// When it was created.
+    pub created_at: UnixMs,
+}
+
+/// A signed-in browser.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// Of which account.
+    pub account: String,
+    /// When it began.
+    pub created_at: UnixMs,
+    /// When it was last used, to the minute.
+    pub used_at: UnixMs,
+}
+
+/// A bearer token; only its digest is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    /// What it is for.
+    pub label: String,
+    /// Of which account.
+    pub account: String,
+    /// What it may do at most, below the account's own role.
+    pub scope: Role,
+    /// Only reads.
+    pub read_only: bool,
+    /// When it was created.
+    pub created_at: UnixMs,
+    /// When it ends by itself.
+    pub expires_at: Option<UnixMs>,
+}
