@@ -5,6 +5,8 @@
 mod image;
 #[path = "registry/proxy.rs"]
 mod proxy;
+#[path = "registry/tls.rs"]
+mod tls;
 
 use std::time::{Duration, Instant};
 
@@ -519,4 +521,51 @@ async fn tags_are_listed_and_deleted_manifests_are_gone() {
     assert!(!filler.manifest_exists(&shop(), &image.digest).await.unwrap());
     let gone = filler.resolve(&shop(), &"latest".parse().unwrap()).await;
     assert!(gone.is_err_and(|error| error.is_not_found()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_that_must_not_be_distributed_stays_where_it_is() {
+    if !require(&[Part::Registry]) {
+        return;
+    }
+    let (source, destination) = (tls::Registry::start().await, tls::Registry::start().await);
+    let filler = source.client();
+    let mut foreign =
+        descriptor("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", &noise(1500, 5_000_000));
+    foreign["urls"] = json!(["https://vendor.example.com/base.tar.gz"]);
+    let image = push_image(&filler, &shop(), &[noise(1501, 100)], json!({}), None).await;
+    let mut document: serde_json::Value = serde_json::from_slice(&image.bytes).unwrap();
+    document["layers"].as_array_mut().unwrap().insert(0, foreign.clone());
+    let image = manifest(&image.media_type, &document);
+    filler.put_manifest(&shop(), &image, None).await.unwrap();
+    let promotion = Promotion {
+        source: filler,
+        source_repository: shop(),
+        digest: image.digest.clone(),
+        destination: destination.client(),
+        destination_repository: shop(),
+        tag: "v1".parse().unwrap(),
+    };
+    let (options, progress) = (PromoteOptions::default(), watch::Sender::new(PromoteProgress::default()));
+    let promoted = promote(&promotion, &options, &progress).await.unwrap();
+    assert_eq!(promoted.foreign.iter().map(Digest::as_str).collect::<Vec<_>>(), [foreign["digest"].as_str().unwrap()]);
+    assert_eq!((promoted.counts.blobs_total, promoted.counts.blobs_copied), (2, 2));
+    let shown = destination.client().manifest_by_tag(&shop(), &"v1".parse().unwrap()).await.unwrap();
+    assert_eq!(shown.bytes, image.bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_with_a_certificate_of_an_own_authority_needs_that_authority() {
+    if !require(&[Part::Registry]) {
+        return;
+    }
+    let registry = tls::Registry::start().await;
+    let mut config = RegistryConfig::new(registry.url());
+    config.limits = ClientLimits { attempts: 2, backoff_min_ms: 5, ..ClientLimits::default() };
+    let stranger = RegistryClient::new(config).unwrap();
+    let error = stranger.push_blob(&shop(), noise(1600, 10)).await.unwrap_err();
+    assert!(matches!(error, RegistryError::Unreachable { .. }), "{error:?}");
+    let friend = registry.client();
+    let image = push_image(&friend, &shop(), &[noise(1600, 300_000)], json!({}), Some(&"v1".parse().unwrap())).await;
+    assert_eq!(friend.resolve(&shop(), &"v1".parse().unwrap()).await.unwrap(), image.digest);
 }

@@ -178,19 +178,24 @@ impl RegistryClient {
         let host = endpoint.port().map_or_else(|| name.to_owned(), |port| format!("{name}:{port}"));
         // reqwest is built without a default provider; where `main` has chosen one, this changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut http = reqwest::Client::builder()
-            .user_agent(concat!("windlass/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(Duration::from_millis(limits.connect_timeout_ms));
-        if let Some(pem) = ca_pem {
-            let certificates = reqwest::Certificate::from_pem_bundle(&pem)
-                .map_err(|error| settings(format!("its certificate cannot be read: {error}")))?;
-            http = http.tls_certs_merge(certificates);
-        }
-        if is_loopback(&endpoint) {
-            http = http.no_proxy();
-        }
-        let http = http.build().map_err(|error| settings(format!("no HTTP client can be made: {error}")))?;
+        let certificates = match ca_pem {
+            Some(pem) => reqwest::Certificate::from_pem_bundle(&pem)
+                .map_err(|error| settings(format!("its certificate cannot be read: {}", chain(&error))))?,
+            None => Vec::new(),
+        };
+        let builder = || {
+            let http = reqwest::Client::builder()
+                .user_agent(concat!("windlass/", env!("CARGO_PKG_VERSION")))
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(Duration::from_millis(limits.connect_timeout_ms));
+            if is_loopback(&endpoint) { http.no_proxy() } else { http }
+        };
+        let http = match builder().tls_certs_merge(certificates.clone()).build() {
+            // A machine without certificates of authorities can still speak to a registry without TLS.
+            Err(_) if endpoint.scheme() == "http" => builder().tls_certs_only(certificates).build(),
+            other => other,
+        };
+        let http = http.map_err(|error| settings(format!("no HTTP client can be made: {}", chain(&error))))?;
         let transfers = Arc::new(Semaphore::new(limits.parallel_transfers.max(1)));
         let auth = Auth::new(credentials);
         Ok(Self { inner: Arc::new(Inner { http, endpoint, host, auth, limits, transfers }) })
@@ -356,6 +361,11 @@ pub(super) async fn within<T>(
         Ok(result) => result,
         Err(_) => Err(RegistryError::unreachable(what, format!("nothing came for {} ms", limit.as_millis()))),
     }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn is_loopback(url: &Url) -> bool {
