@@ -36,6 +36,7 @@ ssh openssh-client
 /usr/lib/python3/dist-packages/aiosmtpd python3-aiosmtpd
 git git
 gcc gcc
+/usr/include/stdio.h libc6-dev
 openssl openssl
 curl curl
 npm npm

@@ -59,7 +59,9 @@ impl Source {
 
     /// Whether it holds words for people in another language, or text from elsewhere.
     pub(crate) fn is_translation(&self) -> bool {
-        self.path.contains("i18n") || self.path.to_ascii_lowercase().contains("zh") || self.path.ends_with(".lock")
+        let place =
+            |folder: &str| self.path.contains(&format!("/{folder}/")) || self.path.ends_with(&format!("/{folder}.rs"));
+        place("text") || place("i18n") || self.path.to_ascii_lowercase().contains("zh") || self.path.ends_with(".lock")
     }
 
     /// Whether it is a test as a whole.
