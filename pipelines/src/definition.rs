@@ -24,7 +24,7 @@ pub use model::{
 };
 pub use names::{Call, Glob, HostName, HttpPath, ImageName, MailAddress, RepoPath, StepName, VariableName};
 pub use units::{AtLeast, AtMost, Share, TIME_SPAN_MAX, TimeSpan, Weight};
-pub use value::ValueError;
+pub use value::{ValueError, nearest, quote};
 
 use reader::Lint;
 use tree::{Content, Node};

@@ -10,7 +10,8 @@ pub struct ValueError {
 }
 
 impl ValueError {
-    pub(crate) fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
+    /// What is wrong with a value, and what to write instead.
+    pub fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
         ValueError { message: message.into(), help: Some(help.into()) }
     }
 
@@ -34,7 +35,7 @@ impl From<std::convert::Infallible> for ValueError {
 const QUOTE_MAX_CHARS: usize = 60;
 
 /// The text in backquotes, cut to a bearable length and without characters that could disturb a terminal or a page.
-pub(crate) fn quote(text: &str) -> String {
+pub fn quote(text: &str) -> String {
     let mut quoted = String::from("`");
     for (index, character) in text.chars().enumerate() {
         if index == QUOTE_MAX_CHARS {
@@ -61,7 +62,7 @@ pub(super) fn visible(character: char) -> char {
 }
 
 /// The candidate that the user most probably meant, if one is near enough.
-pub(super) fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
+pub fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     // Distance is quadratic in the length, and no name of ours is that long.
     const WORD_MAX_BYTES: usize = 64;
     if word.len() > WORD_MAX_BYTES {
