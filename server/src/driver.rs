@@ -150,6 +150,12 @@ impl Drivers {
         self.engine.get_or_try_init(connect).await.map_err(|error| TryAgain::from_error(&error))
     }
 
+    /// Where the engine is and its bounds.
+    #[must_use]
+    pub fn engine_config(&self) -> &EngineConfig {
+        &self.engine_config
+    }
+
     /// Performs effects until `shutdown`; those under way may finish.
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         let tasks = TaskTracker::new();

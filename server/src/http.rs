@@ -1,3 +1,9 @@
-//! What answers over HTTP. Not here: decisions, which `app` takes.
+//! Pages, API and hooks over HTTP. Handlers call the application; nothing here touches the store or an outside party.
 
+pub mod access;
+pub mod letters;
+pub mod problem;
+pub mod request_id;
+pub mod router;
 pub mod ui;
+pub mod webhooks;

@@ -1,0 +1,104 @@
+//! The letters of the mail drivers, written with the templates that the pages use too.
+
+use jiff::tz::TimeZone;
+use pipelines::{plan::Strategy, release::Release, time::UnixMs};
+
+use super::ui::{
+    approval::{Commit, Plan},
+    mail::{ApprovalMail, Asked, CodeMail, Mail, MailContext},
+    rollout::Strategy as StrategyWord,
+    text::{Clock, Lang},
+};
+use crate::driver::mail::{Facts, Letter, Letters};
+
+/// Commits that a mail lists.
+const COMMITS_MAX: usize = 10;
+
+/// Writes letters with the templates.
+#[derive(Clone, Copy, Debug)]
+pub struct TemplateLetters;
+
+impl Letters for TemplateLetters {
+    fn approval(&self, facts: &Facts) -> Result<Letter, String> {
+        let release = &facts.release;
+        let commits: Vec<Commit> = release
+            .commit
+            .changes
+            .iter()
+            .take(COMMITS_MAX)
+            .map(|(id, subject)| Commit { id: id.clone(), subject: subject.clone(), author: String::new() })
+            .collect();
+        let mail = ApprovalMail {
+            asked: asked(facts),
+            pushed_by: release.commit.author.clone(),
+            needed: 1,
+            test_url: facts.test_url.clone(),
+            healthy_at_ms: page_ms(release.tested_at.unwrap_or(release.changed_at)),
+            how_to_test: Vec::new(),
+            live_version: facts.live.as_ref().map(version),
+            more_commits: (release.commit.changes.len().saturating_sub(commits.len())) as u64,
+            commits,
+            steps_passed: facts.steps_passed as u64,
+            digest: release.digest.to_string(),
+            open_for_ms: i64::try_from(facts.approval.expires_at.since_ms(facts.approval.opened_at))
+                .unwrap_or(i64::MAX),
+            plan: plan(&release.plan.production.strategy),
+        };
+        letter(mail.render(&context(facts)))
+    }
+
+    fn code(&self, facts: &Facts, code: &str, life_ms: u64) -> Result<Letter, String> {
+        let valid_ms = i64::try_from(life_ms).unwrap_or(i64::MAX);
+        let mail = CodeMail { asked: asked(facts), code: code.to_owned(), valid_ms };
+        letter(mail.render(&context(facts)))
+    }
+}
+
+/// How a release is called where people compare releases: its tag in git, or its number.
+#[must_use]
+pub fn version(release: &Release) -> String {
+    release.id.number.to_string()
+}
+
+/// A moment as the templates take it.
+#[must_use]
+pub fn page_ms(at: UnixMs) -> i64 {
+    i64::try_from(at.0).unwrap_or(i64::MAX)
+}
+
+/// The strategy as the templates take it.
+#[must_use]
+pub fn plan(strategy: &Strategy) -> Plan {
+    match strategy {
+        Strategy::Rolling => Plan { strategy: StrategyWord::Rolling, weights: Vec::new() },
+        Strategy::BlueGreen { .. } => Plan { strategy: StrategyWord::BlueGreen, weights: Vec::new() },
+        Strategy::Canary { steps } => Plan {
+            strategy: StrategyWord::Canary,
+            weights: steps.iter().map(|step| u32::from(step.weight_percent)).chain([100]).collect(),
+        },
+    }
+}
+
+fn asked(facts: &Facts) -> Asked {
+    let release = &facts.release;
+    Asked {
+        service: release.id.service.to_string(),
+        build: u64::from(release.id.number),
+        commit: release.commit.sha.short().to_owned(),
+        version: version(release),
+        url: facts.url.clone(),
+        until_ms: page_ms(facts.approval.expires_at),
+    }
+}
+
+fn context(facts: &Facts) -> MailContext {
+    MailContext {
+        lang: Lang::from_tag(&facts.language).unwrap_or_default(),
+        clock: Clock { now_ms: page_ms(facts.now), zone: TimeZone::system() },
+    }
+}
+
+fn letter(mail: Result<Mail, super::ui::RenderError>) -> Result<Letter, String> {
+    let Mail { subject, html, text } = mail.map_err(|error| format!("the mail could not be written: {error}"))?;
+    Ok(Letter { subject, html, text })
+}

@@ -1,0 +1,131 @@
+//! `windlass serve`: puts store, application, drivers, the embedded runner and HTTP together, and takes them apart again.
+
+use std::{future::Future, net::SocketAddr, path::Path, sync::Arc};
+
+use anyhow::{Context, bail};
+use charts::Catalog;
+use integrations::docker::EngineConfig;
+use pipelines::protocol::{LinkError, RunnerLink, RunnerRequest, ServerReply};
+use runner::{Agent, AgentConfig};
+use server::{
+    app::{App, accounts::FIRST_ADMIN, keys::Keys, system_clock},
+    config::Config,
+    driver::Drivers,
+    http::{letters::TemplateLetters, router},
+    store::{
+        embedded::EmbeddedStore,
+        engine::{self, EngineConfig as StoreEngine},
+        logs::{LogConfig, LogStore},
+    },
+};
+use tokio_util::sync::CancellationToken;
+
+/// The embedded runner's way to the server: a function call.
+struct InMemory {
+    app: Arc<App>,
+    runner: pipelines::ids::RunnerName,
+}
+
+impl RunnerLink for InMemory {
+    fn call(&self, request: RunnerRequest) -> impl Future<Output = Result<ServerReply, LinkError>> + Send {
+        async move {
+            let answer = self.app.agent_request(&self.runner, request).await;
+            answer.map_err(|error| LinkError(error.to_string()))
+        }
+    }
+}
+
+/// Serves until SIGTERM or Ctrl-C.
+pub(crate) async fn serve(config_path: &Path) -> anyhow::Result<()> {
+    let config = Config::load(config_path)?;
+    let shutdown = CancellationToken::new();
+    let ending = shutdown.clone();
+    tokio::spawn(async move {
+        wait_for_signal().await;
+        ending.cancel();
+    });
+    run(config, shutdown).await
+}
+
+async fn wait_for_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut term) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+/// Serves until `shutdown`.
+async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let state = config.state_dir.clone();
+    private_folder(&state).with_context(|| format!("failed to make the state folder {}", state.display()))?;
+    let keys = Keys::load(&state.join("key"))?;
+    let store_config = StoreEngine { cache_bytes: config.bounds.store_cache_bytes, ..StoreEngine::default() };
+    let store = engine::open(&state.join("store"), &store_config).context("failed to open the store")?;
+    let store = Arc::new(EmbeddedStore::open(store).context("failed to read the store")?);
+    let logs = Arc::new(LogStore::open(&state.join("logs"), LogConfig::default()).context("failed to open the logs")?);
+    let listener = tokio::net::TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("failed to listen on {}; is another windlass running?", config.listen))?;
+    let app = Arc::new(App::new(config, store, logs, keys, system_clock())?);
+    first_start(&app).await?;
+
+    let drivers = Arc::new(Drivers::new(Arc::clone(&app), Arc::new(TemplateLetters))?);
+    let mut parts = tokio::task::JoinSet::new();
+    parts.spawn(Arc::clone(&drivers).watch(shutdown.clone()));
+    parts.spawn(Arc::clone(&drivers).run(shutdown.clone()));
+    if app.config.runner.parallel_runs > 0 {
+        let agent = embedded_runner(&app, drivers.engine_config().clone())?;
+        let shutdown = shutdown.clone();
+        parts.spawn(async move { agent.run_forever(shutdown).await });
+    }
+    tracing::info!(listen = %listener.local_addr()?, public = app.config.public_url, "serving");
+    let service = router::router(Arc::clone(&app)).into_make_service_with_connect_info::<SocketAddr>();
+    let ending = shutdown.clone();
+    // Streams of logs and events never end by themselves: they are cut when the others have had their time.
+    let http = axum::serve(listener, service).with_graceful_shutdown(async move { ending.cancelled().await });
+    tokio::select! {
+        served = http.into_future() => served?,
+        () = after(&shutdown, std::time::Duration::from_secs(5)) => {}
+    }
+    shutdown.cancel();
+    while parts.join_next().await.is_some() {}
+    Ok(())
+}
+
+async fn after(shutdown: &CancellationToken, time: std::time::Duration) {
+    shutdown.cancelled().await;
+    tokio::time::sleep(time).await;
+}
+
+fn private_folder(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+async fn first_start(app: &App) -> anyhow::Result<()> {
+    if let Some(password) = app.account_first().await? {
+        // On standard output and nowhere else: logs are kept, this is not.
+        println!("windlass: first start at {}", app.config.public_url);
+        println!("windlass: sign in as {FIRST_ADMIN} with the password {}", password.expose());
+        println!("windlass: it is shown this once; change it under your name");
+    }
+    Ok(())
+}
+
+fn embedded_runner(app: &Arc<App>, engine: EngineConfig) -> anyhow::Result<Agent<InMemory>> {
+    let mut catalog = Catalog::builtin().context("failed to read the built-in catalog")?;
+    if let Some(folder) = &app.config.catalog_dir {
+        let more = Catalog::load(folder, &charts::Limits::default())
+            .with_context(|| format!("failed to read the catalog in {}", folder.display()))?;
+        catalog.extend(more).context("failed to join the catalogs")?;
+    }
+    let Ok(name) = app.config.runner.name.parse::<pipelines::ids::RunnerName>() else {
+        bail!("runner.name: use 1 to 64 of a-z, 0-9, - and .");
+    };
+    let link = InMemory { app: Arc::clone(app), runner: name.clone() };
+    let mut config = AgentConfig::new(name, app.config.state_dir.join("runner"), engine, Arc::new(catalog));
+    config.parallel_runs = app.config.runner.parallel_runs as usize;
+    Ok(Agent::new(link, config)?)
+}
