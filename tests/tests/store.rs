@@ -48,7 +48,13 @@ const CASES: [Case; 8] = [
     Case { name: "speed", shows: "many changes at once share a flush", run: cases::speed },
 ];
 
-const LOGS_SHOW: &str = "a killed server loses no acknowledged log line";
+/// Name, what it shows, and itself.
+type LogCase = (&'static str, &'static str, fn(&Setting) -> Outcome);
+
+const LOG_CASES: [LogCase; 2] = [
+    ("kill", "a killed server loses no acknowledged log line", log_files::kill),
+    ("full", "a full disk stops logs, loses no acknowledged line, and is over when there is room", log_files::full),
+];
 
 fn main() -> ExitCode {
     if let Some(task) = children::task() {
@@ -78,11 +84,15 @@ fn main() -> ExitCode {
             }
         }
     }
-    if wanted("logs::kill") {
+    for (case, shows, run) in LOG_CASES {
+        let name = format!("logs::{case}");
+        if !wanted(&name) {
+            continue;
+        }
         if listing {
-            println!("logs::kill: test");
+            println!("{name}: test");
         } else {
-            evidence.record("logs", "kill", Some(LOGS_SHOW), log_files::kill(&setting));
+            evidence.record("logs", case, Some(shows), run(&setting));
         }
     }
     if listing || evidence.close(&setting, filters.is_empty()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }

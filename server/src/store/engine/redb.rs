@@ -80,6 +80,8 @@ impl RedbBackend {
             fs::create_dir_all(folder)?;
         }
         let lock = lock_folder(folder)?;
+        // Left by a kill; that it is there is no harm, and that it cannot be removed none either.
+        let _ = fs::remove_file(folder.join(PROBE_NAME));
         let backend = RedbBackend {
             folder: folder.to_owned(),
             cache_bytes,
