@@ -227,7 +227,7 @@ impl Smtp {
 }
 
 /// An authority and a certificate that it signed: rustls refuses one that is both.
-fn make_certificate(dir: &Path) -> Result<()> {
+pub(crate) fn make_certificate(dir: &Path) -> Result<()> {
     let request = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"];
     let mut openssl = Command::new("openssl");
     openssl.current_dir(dir).args(request);

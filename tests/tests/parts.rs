@@ -4,6 +4,8 @@
 mod docker;
 #[path = "parts/gateway.rs"]
 mod gateway;
+#[path = "parts/git.rs"]
+mod git;
 #[path = "parts/registry.rs"]
 mod registry;
 #[path = "parts/world.rs"]

@@ -6,6 +6,9 @@
 //! repeat, and any number may run at once, on one mirror too. An operation is stopped by its [`CancellationToken`] within
 //! one message of the server or one step of libgit2.
 //!
+//! Proxies for http and https are taken from the environment (`HTTPS_PROXY`, `NO_PROXY`), as the `git` program does; ssh
+//! goes directly.
+//!
 //! A pack is bounded in bytes as received. Deltas in it may ask libgit2 for much more memory than that for a single
 //! object, and libgit2 has no bound for it: whoever may push to a registered repository can make a fetch expensive.
 
