@@ -72,7 +72,8 @@ pub struct SeenRequest {
     pub authorization: Option<String>,
 }
 
-/// A running server; it ends with its value.
+/// A running server; it ends with its value. It lives on the runtime of the test: one that blocks on it (`git push`) needs
+/// `flavor = "multi_thread"`.
 #[derive(Debug)]
 pub struct GitHttp {
     dir: TempDir,

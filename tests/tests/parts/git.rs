@@ -277,7 +277,7 @@ async fn a_redirect_from_https_to_plain_http_is_not_followed() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_commit_is_found_off_its_branch_and_one_that_vanished_is_named() -> Result<()> {
     if !require(&[Part::Git]) {
         return Ok(());
@@ -302,7 +302,8 @@ async fn a_commit_is_found_off_its_branch_and_one_that_vanished_is_named() -> Re
     for gone in [":side", ":light", ":v1.0", "+main"] {
         repo.push(&pushed_to, gone)?;
     }
-    let from = Source::new(&folder.path().join("after.git"), &server.url("shop.git"), &GitCredential::None, &options())?;
+    let from =
+        Source::new(&folder.path().join("after.git"), &server.url("shop.git"), &GitCredential::None, &options())?;
     for (commit, reference) in [(&ids[2], Some("main")), (&ids[2], None), (&side, Some("refs/heads/side"))] {
         let error = from.fetch(reference, commit).await.unwrap_err();
         ensure!(matches!(&error, GitError::CommitVanished { commit: named, .. } if named == commit), "{error}");

@@ -203,7 +203,14 @@ impl Session {
         let said = self.said(words);
         let lower = said.as_str().to_lowercase();
         let any = |needles: &[&str]| needles.iter().any(|needle| lower.contains(needle));
-        if any(&["not found", "cannot find", "does not appear to be a git", "does not exist", "no such"]) {
+        if any(&[
+            "not found",
+            "cannot find",
+            "could not find",
+            "does not appear to be a git",
+            "does not exist",
+            "no such",
+        ]) {
             GitError::NotFound { url: self.url.to_string(), said }
         } else if any(&["denied", "unauthori", "forbidden", "not allowed"]) {
             GitError::AuthenticationRefused { host: self.host(), said }
@@ -218,8 +225,8 @@ impl Session {
         if let Some(words) = message.strip_prefix("remote error: ") {
             return self.refusal(words.as_bytes());
         }
-        if self.url.transport() == GitTransport::File && error.code() == ErrorCode::NotFound {
-            return GitError::NotFound { url: self.url.to_string(), said: self.said(message.as_bytes()) };
+        if self.url.transport() == GitTransport::File {
+            return self.refusal(message.as_bytes());
         }
         let cut_short = error.code() == ErrorCode::Eof || message.starts_with("could not read");
         if cut_short { self.unreachable(error) } else { self.protocol(message) }
