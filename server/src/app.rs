@@ -27,10 +27,16 @@ use pipelines::{
 };
 use tokio::sync::{Notify, broadcast};
 
+pub use crate::store::{
+    Account, Delivery, DeliveryState, NewDelivery, Page, Recorded, Role, StoreError, Token,
+    engine::EngineError,
+    logs::{self, LogError},
+    records::HookContent,
+};
 use crate::{
     app::{keys::Keys, queue::EffectQueue},
     config::Config,
-    store::{Store, StoreError, logs::LogStore},
+    store::{Store, logs::LogStore},
 };
 
 /// Why something asked of the application was not done.
@@ -61,7 +67,7 @@ pub enum AppError {
     Store(#[source] StoreError),
     /// A step's log could not be read or written.
     #[error("the log store failed")]
-    Logs(#[source] crate::store::logs::LogError),
+    Logs(#[source] LogError),
     /// Sealing or opening a secret failed.
     #[error(transparent)]
     Keys(#[from] keys::KeyError),
@@ -76,8 +82,8 @@ impl From<StoreError> for AppError {
     }
 }
 
-impl From<crate::store::logs::LogError> for AppError {
-    fn from(error: crate::store::logs::LogError) -> Self {
+impl From<LogError> for AppError {
+    fn from(error: LogError) -> Self {
         Self::Logs(error)
     }
 }

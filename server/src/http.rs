@@ -1,7 +1,6 @@
 //! Pages, API and hooks over HTTP. Handlers call the application; nothing here touches the store or an outside party.
 
 pub mod access;
-pub mod letters;
 pub mod problem;
 pub mod request_id;
 pub mod router;

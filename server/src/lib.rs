@@ -6,4 +6,5 @@ pub mod crash;
 pub mod driver;
 pub mod gateway;
 pub mod http;
+pub mod letters;
 pub mod store;

@@ -11,7 +11,8 @@ use server::{
     app::{App, accounts::FIRST_ADMIN, keys::Keys, system_clock},
     config::Config,
     driver::Drivers,
-    http::{letters::TemplateLetters, router},
+    http::router,
+    letters::TemplateLetters,
     store::{
         embedded::EmbeddedStore,
         engine::{self, EngineConfig as StoreEngine},

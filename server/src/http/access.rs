@@ -14,10 +14,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use subtle::ConstantTimeEq;
 
 use super::problem::Problem;
-use crate::{
-    app::{App, accounts::Caller},
-    store::Role,
-};
+use crate::app::{App, Role, accounts::Caller};
 
 /// Name of the form field and of the header that prove that a form comes from our page.
 pub const CSRF_FIELD: &str = "_csrf";

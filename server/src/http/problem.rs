@@ -8,10 +8,7 @@ use axum::{
 use pipelines::{approval::ApprovalRefusal, train::Refusal};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    app::AppError,
-    store::{StoreError, engine::EngineError, logs::LogError},
-};
+use crate::app::{AppError, EngineError, LogError, StoreError};
 
 /// Seconds after which a refused write may be tried again.
 const RETRY_AFTER_SECONDS: u32 = 5;

@@ -23,10 +23,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::problem::Problem;
-use crate::{
-    app::App,
-    store::{NewDelivery, Recorded, records::HookContent},
-};
+use crate::app::{App, AppError, HookContent, NewDelivery, Recorded};
 
 /// Characters of a forge's words that are kept: an id, an event, a subject.
 const WORDS_CHARS_MAX: usize = 200;
@@ -69,7 +66,11 @@ async fn receive(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let name: ServiceName = service.parse().map_err(|_| refused())?;
-    let Some(service) = app.store().service(&name).map_err(crate::app::AppError::from)? else { return Err(refused()) };
+    let service = match app.service(&name) {
+        Ok(service) => service,
+        Err(AppError::NotFound { .. }) => return Err(refused()),
+        Err(error) => return Err(error.into()),
+    };
     let envelope = gitea::envelope(headers).or_else(|| github::envelope(headers)).ok_or_else(|| {
         Problem::new(StatusCode::BAD_REQUEST, "unknown-hook", "the hook is of no forge that Windlass knows")
             .next("use a hook of GitHub, Gitea or Forgejo")

@@ -3,13 +3,13 @@
 use jiff::tz::TimeZone;
 use pipelines::{plan::Strategy, release::Release, time::UnixMs};
 
-use super::ui::{
+use crate::driver::mail::{Facts, Letter, Letters};
+use crate::http::ui::{
     approval::{Commit, Plan},
     mail::{ApprovalMail, Asked, CodeMail, Mail, MailContext},
     rollout::Strategy as StrategyWord,
     text::{Clock, Lang},
 };
-use crate::driver::mail::{Facts, Letter, Letters};
 
 /// Commits that a mail lists.
 const COMMITS_MAX: usize = 10;
@@ -98,7 +98,7 @@ fn context(facts: &Facts) -> MailContext {
     }
 }
 
-fn letter(mail: Result<Mail, super::ui::RenderError>) -> Result<Letter, String> {
+fn letter(mail: Result<Mail, crate::http::ui::RenderError>) -> Result<Letter, String> {
     let Mail { subject, html, text } = mail.map_err(|error| format!("the mail could not be written: {error}"))?;
     Ok(Letter { subject, html, text })
 }
