@@ -253,7 +253,7 @@ impl Plot {
     fn table(&self, m: &mut Markup, t: &Text<'_>) {
         m.raw("<details><summary>");
         m.text(t.figures());
-        m.raw("</summary><div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"");
+        m.raw("</summary><div class=\"scroll\" tabindex=\"0\" role=\"group\" aria-label=\"");
         m.text(t.measure(self.measure));
         m.raw("\"><table><thead><tr><th scope=\"col\">");
         m.text(t.time());

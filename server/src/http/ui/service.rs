@@ -275,7 +275,18 @@ impl ServiceView {
     }
 }
 
-/// A digest short enough for a column, with its ends.
+/// A digest with its two ends, where the line holds no more.
+pub(super) fn digest_ends(digest: &str) -> String {
+    let last = digest.chars().rev().take(5).collect::<Vec<_>>();
+    match digest.split_once(':') {
+        Some((kind, hex)) if hex.len() > 20 => {
+            format!("{kind}:{}…{}", short_digest(digest), last.into_iter().rev().collect::<String>())
+        }
+        _ => String::from(digest),
+    }
+}
+
+/// The beginning of a digest, short enough for a column.
 pub(super) fn short_digest(digest: &str) -> String {
     let hex = digest.strip_prefix("sha256:").unwrap_or(digest);
     hex.chars().take(12).collect()

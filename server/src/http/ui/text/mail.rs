@@ -11,7 +11,6 @@ words! {
     open_page: "Open the approval page", "打开验收页面";
     opening_mail: "Opening the page decides nothing. You approve or reject there, with a code that is mailed to you. A forwarded mail cannot approve.", "打开页面不会作出任何决定。请在页面上通过或拒绝，并填写发给您的验证码。转发的邮件无法通过验收。";
     test_environment: "test environment", "测试环境";
-    colon: ": ", "：";
     code_ignore: "If you did not ask for it, do nothing: the code alone decides nothing, and whoever asked does not have it.", "若非您本人请求，请忽略：仅凭验证码不会作出任何决定，请求者也拿不到它。";
     your_code: "Your code", "您的验证码";
 }

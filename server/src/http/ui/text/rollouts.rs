@@ -5,6 +5,7 @@ use crate::http::ui::Role;
 use crate::http::ui::rollout::{CheckNote, RolloutState, RolloutView, Strategy, Verb};
 
 words! {
+    figures_title: "Weight and figures", "权重与指标";
     weight: "Weight", "权重";
     replaced: "Replaced", "替换进度";
     preview: "Preview", "预览";

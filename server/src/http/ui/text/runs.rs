@@ -7,6 +7,11 @@ use crate::http::ui::run::{RunState, StepState, Trigger};
 use crate::http::ui::why::Phase;
 
 words! {
+    colon: ": ", "：";
+    comma: ", ", "，";
+    semicolon: "; ", "；";
+    stop: ".", "。";
+    gap: " ", "";
     live_now: "Live", "实时更新";
     live_lost: "Live updates lost {} s ago, retrying", "实时更新已中断 {} 秒，正在重试";
     order_changed: "Something moved to another group.", "有条目换了分组。";

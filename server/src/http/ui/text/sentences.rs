@@ -57,7 +57,7 @@ impl Text<'_> {
             ),
             Why::FileInvalid { file, problems } => (
                 format!("{file} is not valid:"),
-                format!("{}. Correct them and push again.", self.plural(problems, "problem", "problems")),
+                format!("{}. Correct what is listed and push again.", self.plural(problems, "problem", "problems")),
             ),
             Why::CommitGone { commit } => (
                 format!("Commit {commit} is no longer in the repository,"),
@@ -372,6 +372,33 @@ impl Text<'_> {
                 (format!("{version} 已上线，"), format!("自 {} 起。", self.when(since_ms)))
             }
         }
+    }
+
+    /// What of the code failed, where "the code failed" stands before it.
+    pub fn code_failure(&self, why: &Why) -> String {
+        let (en, zh) = match why {
+            Why::StepFailed { step, exit_code, told, .. } => (
+                format!("Step {step} ended with exit code {exit_code}.{}", told_en(told.as_deref())),
+                format!("步骤 {step} 以退出码 {exit_code} 结束。{}", told_zh(told.as_deref())),
+            ),
+            Why::StepTimedOut { step, limit_ms, told } => (
+                format!(
+                    "Step {step} was ended at its limit of {}.{}",
+                    self.duration(limit_ms),
+                    told_en(told.as_deref())
+                ),
+                format!("步骤 {step} 到达时限 {} 后被终止。{}", self.duration(limit_ms), told_zh(told.as_deref())),
+            ),
+            Why::ImageFailed { told, .. } => (
+                format!("The image could not be built.{}", told_en(told.as_deref())),
+                format!("镜像构建失败。{}", told_zh(told.as_deref())),
+            ),
+            _ => {
+                let said = self.why(why);
+                return format!("{}{}", said.cause, said.rest);
+            }
+        };
+        self.pick(en, zh)
     }
 
     /// What a party answered, after its name.

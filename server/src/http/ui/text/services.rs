@@ -6,6 +6,7 @@ use crate::http::ui::service::{Became, Ignored, ReleaseOutcome, Signature};
 use crate::http::ui::services::{CredentialKind, Problem};
 
 words! {
+    try_it: "Try it, without a push", "不推送，先试一下";
     edit: "Edit", "编辑";
     hook_deliveries: "Hook deliveries", "Webhook 记录";
     event: "Event", "事件";
