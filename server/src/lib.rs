@@ -7,4 +7,5 @@ pub mod driver;
 pub mod gateway;
 pub mod http;
 pub mod letters;
+pub mod mailbox;
 pub mod store;

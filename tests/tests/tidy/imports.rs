@@ -49,7 +49,7 @@ pub(crate) fn check(source: &Source) -> Vec<Finding> {
     let Some((folder, name, allowed)) = CRATES.into_iter().find(|(folder, ..)| source.path.starts_with(folder)) else {
         return found;
     };
-    let is_main = source.path == "server/src/main.rs";
+    let is_main = is_of_binary(&source.path);
     let product_may_be_named =
         folder == "tests/" && source.path.starts_with("tests/tests/") && !is_outside_test(source);
     for (_, other, _) in CRATES.into_iter().filter(|(_, other, _)| *other != name && *other != "tests") {
@@ -98,6 +98,13 @@ pub(crate) fn check_manifests() -> Vec<Finding> {
         }
     }
     found
+}
+
+/// The rooms of the binary `windlass`: it puts everything together, so it may name the library and the runner.
+fn is_of_binary(path: &str) -> bool {
+    let rooms = ["main", "serve", "cli", "demo"];
+    let inside = path.strip_prefix("server/src/").and_then(|rest| rest.split(['/', '.']).next());
+    inside.is_some_and(|room| rooms.contains(&room))
 }
 
 /// A test that plays a user: it may import nothing of the product.
