@@ -33,6 +33,14 @@ pub mod why;
 use self::markup::Markup;
 use self::text::{Clock, Lang, Text};
 
+/// The `Content-Security-Policy` of every page: nothing from elsewhere, nothing inline.
+pub const PAGE_POLICY: &str =
+    "default-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'; object-src 'none'";
+
+/// The `Content-Security-Policy` of a mail's HTML part within the mail folder's frame: its own inline style, nothing else.
+pub const MAIL_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'self'; \
+     form-action 'none'; sandbox allow-popups allow-popups-to-escape-sandbox";
+
 /// A page or mail could not be written.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to write the page")]
