@@ -1,1 +1,6 @@
-//! The runner.
+//! The agent that executes runs: checkout, steps in containers, image, push. It asks the server for work and tells it
+//! what happened; it decides nothing about releases and stores nothing that the server does not have.
+
+mod link;
+mod log;
+pub mod mask;
