@@ -8,5 +8,7 @@ mod gateway;
 mod git;
 #[path = "parts/registry.rs"]
 mod registry;
+#[path = "parts/runner.rs"]
+mod runner_agent;
 #[path = "parts/world.rs"]
 mod world;

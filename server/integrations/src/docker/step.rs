@@ -1,9 +1,9 @@
 //! Containers of steps: a shell script in an image, with a workspace, limits and a time. Which steps run when is decided
 //! by the runner.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use bollard::errors::Error as BollardError;
@@ -154,12 +154,13 @@ impl Engine {
         let follow = self.follow_output(name, after, output);
         // Stops the container at most once; the output is followed on meanwhile. The reason stands before the stop
         // begins, because the container's end is seen before the answer to the stop.
-        let why = Cell::new(None);
+        let why = OnceLock::new();
         let control = async {
-            why.set(Some(tokio::select! {
+            let reason = tokio::select! {
                 () = cancel.cancelled() => StepExit::Cancelled,
                 () = tokio::time::sleep(left) => StepExit::TimedOut,
-            }));
+            };
+            why.get_or_init(|| reason);
             self.stop(name, stop_grace).await
         };
         let wait = self.wait_for_end(name);
@@ -185,7 +186,7 @@ impl Engine {
         }
         let state = self.container_state(name).await?;
         let (started_at_ms, finished_at_ms) = self.step_times(name).await?;
-        let exit = match (why.get(), state) {
+        let exit = match (why.get().copied(), state) {
             // It may have ended by itself while it was being stopped; its own word counts only if it succeeded.
             (Some(_), Some(ContainerState::Exited { code: 0, .. }))
                 if finished_before(timeout, started_at_ms, finished_at_ms) && !cancel.is_cancelled() =>

@@ -1,0 +1,348 @@
+//! One run from lease to report: checkout, definition, steps, image, push. Each station lives in a file of its own; how
+//! the server is reached and how logs are kept is next door.
+//!
+//! Everything here may be done again after a restart: what is there already is found by its name or by a note in the
+//! run's folder, and the server takes a repeated report as the first.
+
+mod base;
+mod checkout;
+mod image;
+mod inputs;
+mod push;
+mod station;
+mod steps;
+
+use std::time::Duration;
+
+use integrations::docker::{DockerError, Engine, RegistryAuth};
+use integrations::registry::{Credentials, RegistryClient, RegistryConfig, RegistryError};
+use pipelines::definition::Definition;
+use pipelines::ids::RunId;
+use pipelines::protocol::{Blame, Job, Report, RunnerLink, StepOutcome};
+
+use crate::agent::{RUN_LABEL, RUNNER_LABEL, Shared};
+use crate::folder::RunFolder;
+use crate::link::{RunLink, StopReason};
+use crate::log::now;
+use crate::mask::Secrets;
+
+/// Note: when this runner began with the run.
+const BEGAN_NOTE: &str = "began.json";
+/// Stations beside the steps of the file.
+const CHECKOUT: &str = "checkout";
+const IMAGE: &str = "image";
+const PUSH: &str = "push";
+
+/// What every station needs.
+#[derive(Debug)]
+struct Work<'a, L> {
+    job: &'a Job,
+    link: &'a RunLink<L>,
+    engine: &'a Engine,
+    shared: &'a Shared,
+    folder: RunFolder,
+    secrets: Secrets,
+}
+
+/// Why a run does not go on.
+#[derive(Debug)]
+enum Halt {
+    /// It failed. The reason is one sentence for the page, the details are lines for the log.
+    Failed { blame: Blame, reason: String, details: String },
+    /// It was stopped, or is not ours any more.
+    Stopped,
+}
+
+impl Halt {
+    fn of(blame: Blame, reason: impl Into<String>) -> Self {
+        Self::Failed { blame, reason: reason.into(), details: String::new() }
+    }
+
+    fn code(reason: impl Into<String>) -> Self {
+        Self::of(Blame::Code, reason)
+    }
+
+    fn infrastructure(reason: impl Into<String>) -> Self {
+        Self::of(Blame::Infrastructure, reason)
+    }
+
+    fn with_details(self, lines: String) -> Self {
+        match self {
+            Self::Failed { blame, reason, details: _ } => Self::Failed { blame, reason, details: lines },
+            Self::Stopped => Self::Stopped,
+        }
+    }
+
+    fn docker(error: &DockerError) -> Self {
+        let reason = format!("failed to {}", chain(error));
+        if error.is_infrastructure() { Self::infrastructure(reason) } else { Self::code(reason) }
+    }
+
+    fn io(doing: &str, error: &std::io::Error) -> Self {
+        Self::infrastructure(format!("failed to {doing}: {error}"))
+    }
+
+    /// As the outcome of the station in which it happened.
+    fn outcome(&self) -> StepOutcome {
+        match self {
+            Self::Failed { blame, reason, .. } => {
+                StepOutcome::Failed { blame: *blame, exit_code: None, reason: reason.clone() }
+            }
+            Self::Stopped => StepOutcome::Cancelled,
+        }
+    }
+}
+
+/// Does a run and tells the server how it ended. Returns when the end is confirmed and everything is cleaned up, or when
+/// the run is not ours any more.
+pub(crate) async fn execute<L: RunnerLink + 'static>(job: Job, link: &RunLink<L>, engine: &Engine, shared: &Shared) {
+    let folder = RunFolder::of(&shared.config.state_dir, &job.run);
+    let secrets = Secrets::new(&secrets_of(&job));
+    let work = Work { job: &job, link, engine, shared, folder, secrets };
+    let heartbeat = link.heartbeat(Duration::from_millis(shared.config.heartbeat_ms.max(100)));
+    let all = async {
+        let end = work.run().await;
+        if !link.control.lost.is_cancelled() {
+            link.report(work.last_report(end)).await;
+        }
+    };
+    tokio::select! {
+        () = all => {}
+        // A station that does not heed its token must not keep a run that another runner may have.
+        () = async { heartbeat.await; tokio::time::sleep(LOST_GRACE).await } => {}
+    }
+    work.clean_up().await;
+}
+
+/// How long the stations may take to leave a run that is not ours any more.
+const LOST_GRACE: Duration = Duration::from_secs(30);
+
+impl<L: RunnerLink + 'static> Work<'_, L> {
+    async fn run(&self) -> Result<push::Pushed, Halt> {
+        self.folder.make().map_err(|error| Halt::io("make the run's folder", &error))?;
+        let began = match self.folder.note(BEGAN_NOTE).map_err(|error| Halt::io("read a note", &error))? {
+            Some(began) => began,
+            None => {
+                let began = now();
+                self.folder.take_note(BEGAN_NOTE, &began).map_err(|error| Halt::io("take a note", &error))?;
+                began
+            }
+        };
+        let gone = now().since_ms(began);
+        let left = Duration::from_millis(self.job.bounds.run_timeout_ms.saturating_sub(gone));
+        let stations = self.stations();
+        tokio::pin!(stations);
+        tokio::select! {
+            end = &mut stations => return end,
+            () = tokio::time::sleep(left) => self.link.control.stop(StopReason::TimedOut),
+        }
+        stations.await
+    }
+
+    async fn stations(&self) -> Result<push::Pushed, Halt> {
+        let checkout::Prepared { commit, tree_id, definition, base, releases } = self.check_out().await?;
+        let mut names = vec![CHECKOUT.to_owned()];
+        names.extend(definition.steps.iter().map(|step| step.name.to_string()));
+        names.extend([IMAGE.to_owned(), PUSH.to_owned()]);
+        let plan = Box::new(base.plan.clone());
+        self.link.report(Report::Prepared { steps: names, plan, releases }).await;
+        self.go_on()?;
+
+        let inputs = self.unless_stopped(self.inputs(&definition, &base, &tree_id)).await?;
+        if let Some(reused) = self.unless_stopped(self.reuse(&inputs, &commit)).await? {
+            self.skip_all(&definition, &reused.reason).await;
+            return Ok(reused.pushed);
+        }
+        self.run_steps(&definition, &commit).await?;
+        let built = self.build(&definition, &base, &inputs, &commit).await?;
+        self.push(&built, &inputs, &commit).await
+    }
+
+    /// Nothing new begins once the run was stopped.
+    fn go_on(&self) -> Result<(), Halt> {
+        if self.link.control.stop.is_cancelled() { Err(Halt::Stopped) } else { Ok(()) }
+    }
+
+    /// For work that has nothing to tidy up when it is left.
+    async fn unless_stopped<T>(&self, work: impl Future<Output = Result<T, Halt>>) -> Result<T, Halt> {
+        tokio::select! {
+            result = work => result,
+            () = self.link.control.stop.cancelled() => Err(Halt::Stopped),
+        }
+    }
+
+    async fn skip_all(&self, definition: &Definition, reason: &str) {
+        let steps = definition.steps.iter().map(|step| step.name.as_str());
+        for step in steps.chain([IMAGE, PUSH]) {
+            self.skip(step, reason).await;
+        }
+    }
+
+    async fn skip(&self, step: &str, reason: &str) {
+        let outcome = StepOutcome::Skipped { reason: reason.to_owned() };
+        self.link.report(Report::StepFinished { step: step.to_owned(), at: now(), outcome }).await;
+    }
+
+    fn last_report(&self, end: Result<push::Pushed, Halt>) -> Report {
+        match (end, self.link.control.reason()) {
+            // The push won the race against a cancel.
+            (Ok(pushed), _) => pushed.report(),
+            (Err(_), Some(StopReason::Cancelled(_))) => Report::Cancelled,
+            (Err(_), Some(StopReason::TimedOut)) => {
+                let minutes = self.job.bounds.run_timeout_ms.div_ceil(60_000);
+                let reason = format!("the run took longer than its limit of {minutes} minutes");
+                Report::Failed { blame: Blame::Code, reason }
+            }
+            (Err(Halt::Failed { blame, reason, .. }), None) => {
+                Report::Failed { blame, reason: self.secrets.mask(&reason) }
+            }
+            (Err(Halt::Stopped), None) => Report::Cancelled,
+        }
+    }
+
+    async fn clean_up(&self) {
+        let labels = self.labels();
+        match self.engine.list(&labels).await {
+            Ok(containers) => {
+                for container in containers {
+                    tidied("container", self.engine.remove(&container.name).await);
+                }
+            }
+            Err(error) => tracing::warn!(run = %self.job.run, %error, "the run's containers were not removed"),
+        }
+        tidied("network", self.engine.remove_network(&network_name(self.shared, &self.job.run)).await);
+        remove_folder(self.folder.clone()).await;
+    }
+
+    /// Labels of everything that the run makes on the engine.
+    fn labels(&self) -> std::collections::BTreeMap<String, String> {
+        [(RUNNER_LABEL.to_owned(), self.shared.instance.clone()), (RUN_LABEL.to_owned(), self.job.run.to_string())]
+            .into()
+    }
+
+    /// `reference` as the mirror setting wants it.
+    fn mirrored(&self, image: &str) -> String {
+        charts::mirror::map_image(&self.job.mirrors, image)
+    }
+
+    /// The login for the registry of an image, where it is the job's.
+    fn auth(&self, reference: &str) -> Option<RegistryAuth> {
+        let host = reference.split('/').next()?;
+        (host == self.job.registry.host).then(|| self.registry_auth()).flatten()
+    }
+
+    /// The login for the registry that the image goes to.
+    fn registry_auth(&self) -> Option<RegistryAuth> {
+        let (username, password) = self.job.registry.login.as_ref()?;
+        Some(RegistryAuth {
+            host: self.job.registry.host.clone(),
+            username: username.clone(),
+            password: password.expose().to_owned().into(),
+        })
+    }
+
+    /// A client of the registry that the image goes to.
+    fn registry(&self) -> Result<RegistryClient, Halt> {
+        let access = &self.job.registry;
+        let scheme = if access.plain_http { "http" } else { "https" };
+        let settings = |why: String| Halt::infrastructure(format!("failed to use the test registry: {why}"));
+        let endpoint = format!("{scheme}://{}", access.host);
+        let endpoint = endpoint.parse().map_err(|error| settings(format!("{endpoint}: {error}")))?;
+        let config = RegistryConfig {
+            ca_pem: access.ca_pem.clone().map(String::into_bytes),
+            credentials: access.login.as_ref().map(|(username, password)| Credentials {
+                username: username.clone(),
+                password: password.expose().to_owned().into(),
+            }),
+            ..RegistryConfig::new(endpoint)
+        };
+        RegistryClient::new(config).map_err(|error| settings(error.to_string()))
+    }
+
+    /// Tries what may succeed the next time; says so in between.
+    async fn retry<T, E, F>(
+        &self,
+        log: &mut station::Station<'_, L>,
+        transient: impl Fn(&E) -> bool,
+        work: impl Fn() -> F,
+    ) -> Result<T, E>
+    where
+        E: std::error::Error + 'static,
+        F: Future<Output = Result<T, E>>,
+    {
+        let mut pause = Duration::from_millis(self.shared.config.retry_first_ms.max(1));
+        for attempt in 1.. {
+            match work().await {
+                Err(error) if attempt < self.shared.config.attempts && transient(&error) => {
+                    log.say(&format!("failed to {}; trying again", chain(&error))).await;
+                }
+                end => return end,
+            }
+            tokio::select! {
+                () = self.link.control.stop.cancelled() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause *= 4;
+        }
+        work().await
+    }
+}
+
+/// Whether the same call to the engine may succeed a moment later.
+fn is_transient(error: &DockerError) -> bool {
+    matches!(error, DockerError::RegistryUnavailable { .. } | DockerError::TimedOut { .. })
+}
+
+fn registry_halt(error: &RegistryError) -> Halt {
+    Halt::infrastructure(format!("failed to use the registry: {}", chain(error)))
+}
+
+/// An error with its sources, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        source = error.source();
+    }
+    text
+}
+
+/// Name of the network of a run.
+pub(crate) fn network_name(shared: &Shared, run: &RunId) -> String {
+    format!("wl-{}-{}-{}", shared.instance, run.service, run.number)
+}
+
+/// Reports what could not be removed; the next sweep tries again.
+pub(crate) fn tidied(what: &str, result: Result<(), DockerError>) {
+    if let Err(error) = result {
+        tracing::warn!(%error, "a {what} was not removed");
+    }
+}
+
+/// Removes the folder of a run.
+pub(crate) async fn remove_folder(folder: RunFolder) {
+    let path = folder.path().display().to_string();
+    match tokio::task::spawn_blocking(move || folder.remove()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%path, %error, "the folder of a run was not removed"),
+        Err(error) => tracing::error!(%path, %error, "the removal of a folder broke off"),
+    }
+}
+
+/// All that must not be in the log: what the server says, and what the job itself carries.
+fn secrets_of(job: &Job) -> Vec<pipelines::protocol::Secret> {
+    use pipelines::protocol::GitAccess;
+    let mut secrets = job.masks.clone();
+    match &job.repository.credential {
+        GitAccess::None => {}
+        GitAccess::Token { token, .. } => secrets.push(token.clone()),
+        GitAccess::SshKey { key } => secrets.push(key.clone()),
+    }
+    secrets.extend(job.registry.login.iter().map(|(_, password)| password.clone()));
+    secrets
+}

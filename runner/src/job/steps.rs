@@ -1,0 +1,241 @@
+//! The steps of the pipeline file: in the order of their dependencies, each in a container, all in one workspace.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use integrations::docker::{
+    DockerError, Limits, LogPiece, LogStream, Mount, RegistryAuth, StepContainer, StepEnd, StepExit,
+};
+use pipelines::definition::{Definition, OnFailure, Step};
+use pipelines::protocol::{Blame, CommitInfo, LogStream as Stream, RunnerLink, StepOutcome, ci_environment};
+use pipelines::time::UnixMs;
+use tokio::sync::mpsc;
+
+use super::station::Station;
+use super::{Halt, Work, is_transient, network_name};
+use crate::log::{Numbering, now};
+
+/// Where the workspace is inside of every step.
+pub(super) const WORKSPACE: &str = "/windlass/workspace";
+/// Pieces of output that may wait for the masker.
+const OUTPUT_QUEUE: usize = 256;
+
+/// How far the steps are.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Passed, skipped by their `when`, or failed where that is ignored.
+    done: BTreeSet<String>,
+    begun: BTreeSet<String>,
+    /// The first failure that counts.
+    failed: Option<Halt>,
+}
+
+impl<L: RunnerLink + 'static> Work<'_, L> {
+    /// Whether a step runs for this trigger at all.
+    pub(super) fn applies(&self, step: &Step) -> bool {
+        step.when.as_ref().is_none_or(|when| when.holds(&self.job.trigger))
+    }
+
+    /// Runs all steps. After the first failure nothing new begins; what runs beside it runs to its end.
+    pub(super) async fn run_steps(&self, definition: &Definition, commit: &CommitInfo) -> Result<(), Halt> {
+        if definition.steps.is_empty() {
+            return Ok(());
+        }
+        let network = network_name(self.shared, &self.job.run);
+        let made = self.engine.ensure_network(&network, &self.labels()).await;
+        made.map_err(|error| Halt::docker(&error))?;
+        let parallel = usize::try_from(self.job.bounds.parallel_steps_max).unwrap_or(usize::MAX).max(1);
+        let mut progress = Progress::default();
+        let run = |step: usize| async move {
+            let step = &definition.steps[step];
+            (step, self.run_one(step, commit).await)
+        };
+        let mut running = FuturesUnordered::new();
+        loop {
+            let stopped = self.link.control.stop.is_cancelled();
+            for (number, step) in definition.steps.iter().enumerate() {
+                let name = step.name.as_str();
+                let ready = step.depends_on.iter().all(|other| progress.done.contains(other.as_str()));
+                if !ready || progress.begun.contains(name) || progress.failed.is_some() || stopped {
+                    continue;
+                }
+                if !self.applies(step) {
+                    progress.begun.insert(name.to_owned());
+                    progress.done.insert(name.to_owned());
+                    self.skip(name, "its `when` does not fit this run").await;
+                } else if running.len() < parallel {
+                    progress.begun.insert(name.to_owned());
+                    running.push(run(number));
+                }
+            }
+            match running.next().await {
+                Some((step, outcome)) => take_outcome(&mut progress, step, outcome),
+                // What was skipped may have made others ready.
+                None if progress.begun.len() < definition.steps.len() && progress.failed.is_none() && !stopped => {
+                    let ready = definition.steps.iter().any(|step| {
+                        !progress.begun.contains(step.name.as_str())
+                            && step.depends_on.iter().all(|other| progress.done.contains(other.as_str()))
+                    });
+                    if !ready {
+                        return Err(Halt::code("the steps wait for each other"));
+                    }
+                }
+                None => break,
+            }
+        }
+        if let Some(halt) = progress.failed {
+            for step in definition.steps.iter().filter(|step| !progress.begun.contains(step.name.as_str())) {
+                self.skip(step.name.as_str(), "an earlier step failed").await;
+            }
+            return Err(halt);
+        }
+        self.go_on()
+    }
+
+    async fn run_one(&self, step: &Step, commit: &CommitInfo) -> StepOutcome {
+        let image = self.mirrored(step.image.as_str());
+        let mut station = Station::begin(self, step.name.as_str(), Numbering::Replay).await;
+        // After a restart the same lines are read again from the container: nothing may be said here that depends on
+        // the moment.
+        station.say(&format!("image {image}")).await;
+        let result = self.run_container(step, &image, commit, &mut station).await;
+        station.log.finish().await;
+        let (outcome, at) = match result {
+            Ok(end) => (self.outcome_of(step, &end), end_of(&end)),
+            Err(_) if self.link.control.stop.is_cancelled() => (StepOutcome::Cancelled, now()),
+            Err(error) => (Halt::docker(&error).outcome(), now()),
+        };
+        match &outcome {
+            StepOutcome::Failed { reason, .. } => station.say(reason).await,
+            StepOutcome::Cancelled => station.say("stopped").await,
+            StepOutcome::Passed | StepOutcome::Skipped { .. } => {}
+        }
+        station.close(outcome.clone(), at).await;
+        outcome
+    }
+
+    async fn run_container(
+        &self,
+        step: &Step,
+        image: &str,
+        commit: &CommitInfo,
+        station: &mut Station<'_, L>,
+    ) -> Result<StepEnd, DockerError> {
+        let spec = self.container(step, image, commit);
+        if self.engine.container_state(&spec.name).await?.is_none() {
+            let auth = self.auth(image);
+            tokio::select! {
+                pulled = self.pull_quietly(image, auth.as_ref()) => pulled?,
+                () = self.link.control.stop.cancelled() => return Err(DockerError::ReceiverGone),
+            }
+        }
+        let (sender, mut receiver) = mpsc::channel::<LogPiece>(OUTPUT_QUEUE);
+        let run = async {
+            let end = self.engine.run_step(&spec, None, &sender, &self.link.control.stop).await;
+            drop(sender);
+            end
+        };
+        let write = async {
+            loop {
+                tokio::select! {
+                    piece = receiver.recv() => match piece {
+                        Some(piece) => {
+                            let stream = match piece.stream {
+                                LogStream::Stdout => Stream::Stdout,
+                                LogStream::Stderr => Stream::Stderr,
+                            };
+                            let at = u64::try_from(piece.time_ms()).unwrap_or(0);
+                            station.log.write(stream, &piece.bytes, piece.ends_line, at).await;
+                        }
+                        None => return,
+                    },
+                    () = station.log.idle() => station.log.pause().await,
+                }
+            }
+        };
+        let (end, ()) = tokio::join!(run, write);
+        end
+    }
+
+    /// Pulls the image of a step, with tries as [`Work::retry`] has them, but without words in the log.
+    async fn pull_quietly(&self, image: &str, auth: Option<&RegistryAuth>) -> Result<(), DockerError> {
+        let mut pause = Duration::from_millis(self.shared.config.retry_first_ms.max(1));
+        for _ in 1..self.shared.config.attempts.max(1) {
+            match self.engine.ensure_image(image, auth, None).await {
+                Err(error) if is_transient(&error) => tracing::warn!(run = %self.job.run, %error, "trying again"),
+                end => return end.map(drop),
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 4;
+        }
+        self.engine.ensure_image(image, auth, None).await.map(drop)
+    }
+
+    fn container(&self, step: &Step, image: &str, commit: &CommitInfo) -> StepContainer {
+        let mut env = ci_environment(self.job, commit, WORKSPACE);
+        env.insert("CI_STEP_NAME".to_owned(), step.name.to_string());
+        env.extend(step.environment.iter().map(|(name, value)| (name.to_string(), value.clone())));
+        let bounds = &self.job.bounds;
+        let limit = Duration::from_millis(bounds.step_timeout_ms);
+        StepContainer {
+            name: format!("{}-{}", network_name(self.shared, &self.job.run), step.name),
+            image: image.to_owned(),
+            commands: step.commands.clone(),
+            env,
+            mounts: vec![Mount { host: self.folder.workspace(), container: WORKSPACE.to_owned(), read_only: false }],
+            workdir: WORKSPACE.to_owned(),
+            network: Some(network_name(self.shared, &self.job.run)),
+            limits: Limits {
+                memory_bytes: bounds.step_memory_bytes,
+                cpu_millis: bounds.step_cpu_milli,
+                pids: bounds.step_pids,
+            },
+            user: None,
+            labels: self.labels(),
+            timeout: step.timeout.map_or(limit, |span| span.as_duration().min(limit)),
+            stop_grace: Duration::from_millis(self.shared.config.stop_grace_ms),
+        }
+    }
+
+    fn outcome_of(&self, step: &Step, end: &StepEnd) -> StepOutcome {
+        let failed = |exit_code, reason| StepOutcome::Failed { blame: Blame::Code, exit_code, reason };
+        match end.exit {
+            StepExit::Exited { code: 0 } => StepOutcome::Passed,
+            StepExit::Exited { code } => failed(Some(code), format!("step {} exited with code {code}", step.name)),
+            StepExit::OutOfMemory => {
+                let mib = self.job.bounds.step_memory_bytes >> 20;
+                failed(None, format!("step {} used more than its {mib} MiB of memory and was killed", step.name))
+            }
+            StepExit::TimedOut => {
+                let limit = Duration::from_millis(self.job.bounds.step_timeout_ms);
+                let limit = step.timeout.map_or(limit, |span| span.as_duration().min(limit));
+                failed(None, format!("step {} took longer than its {} s and was stopped", step.name, limit.as_secs()))
+            }
+            StepExit::Cancelled => StepOutcome::Cancelled,
+        }
+    }
+}
+
+fn end_of(end: &StepEnd) -> UnixMs {
+    u64::try_from(end.finished_at_ms).map_or_else(|_| now(), UnixMs)
+}
+
+fn take_outcome(progress: &mut Progress, step: &Step, outcome: StepOutcome) {
+    let halt = match outcome {
+        StepOutcome::Passed | StepOutcome::Skipped { .. } => None,
+        // An infrastructure that fails is never ignored: nobody knows what the step would have said.
+        StepOutcome::Failed { blame: Blame::Code, .. } if step.failure == OnFailure::Ignore => None,
+        StepOutcome::Failed { blame, reason, .. } => Some(Halt::of(blame, reason)),
+        StepOutcome::Cancelled => Some(Halt::Stopped),
+    };
+    match halt {
+        None => {
+            progress.done.insert(step.name.to_string());
+        }
+        Some(halt) => {
+            progress.failed.get_or_insert(halt);
+        }
+    }
+}
