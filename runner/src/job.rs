@@ -114,6 +114,8 @@ pub(crate) async fn execute<L: RunnerLink + 'static>(job: Job, link: &RunLink<L>
     work.clean_up().await;
 }
 
+/// Words of the container that empties a workspace; nobody reads them.
+const TIDY_OUTPUT: usize = 64;
 /// How long the stations may take to leave a run that is not ours any more.
 const LOST_GRACE: Duration = Duration::from_secs(30);
 
@@ -202,16 +204,41 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
 
     async fn clean_up(&self) {
         let labels = self.labels();
+        let mut image = None;
         match self.engine.list(&labels).await {
             Ok(containers) => {
                 for container in containers {
                     tidied("container", self.engine.remove(&container.name).await);
+                    image = Some(container.image);
                 }
             }
             Err(error) => tracing::warn!(run = %self.job.run, %error, "the run's containers were not removed"),
         }
+        if let Some(image) = image {
+            self.hand_back_workspace(image).await;
+        }
         tidied("network", self.engine.remove_network(&network_name(self.shared, &self.job.run)).await);
+        // The name of this run's image is done on the engine; the layers stay as cache.
+        if let Ok((repository, tag)) = self.image_name(&self.job.trigger.commit) {
+            let name = format!("{}/{repository}:{tag}", self.job.registry.host);
+            tidied("image", self.engine.remove_image(&name).await);
+        }
         remove_folder(self.folder.clone()).await;
+    }
+
+    /// Steps run as root, and a runner that is not root cannot remove what they made: a container does it then.
+    async fn hand_back_workspace(&self, image: String) {
+        if runs_as_root() {
+            return;
+        }
+        let name = format!("{}.tidy", network_name(self.shared, &self.job.run));
+        let container = steps::tidy_container(self, &name, image);
+        let (output, _unread) = tokio::sync::mpsc::channel(TIDY_OUTPUT);
+        let never = tokio_util::sync::CancellationToken::new();
+        if let Err(error) = self.engine.run_step(&container, None, &output, &never).await {
+            tracing::warn!(run = %self.job.run, %error, "the workspace was not emptied");
+        }
+        tidied("container", self.engine.remove(&name).await);
     }
 
     /// Labels of everything that the run makes on the engine.
@@ -295,6 +322,11 @@ fn is_transient(error: &DockerError) -> bool {
 
 fn registry_halt(error: &RegistryError) -> Halt {
     Halt::infrastructure(format!("failed to use the registry: {}", chain(error)))
+}
+
+/// Whether this process may remove everybody's files.
+fn runs_as_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
 }
 
 /// An error with its sources, in one line.

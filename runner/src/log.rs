@@ -22,6 +22,8 @@ const BATCH_BYTES: usize = 256 * 1024;
 const BATCH_DELAY: Duration = Duration::from_millis(150);
 /// Lines that wait because one before them may hold the beginning of a secret.
 const MAX_HELD_LINES: usize = 500;
+/// How often lines are offered to a server that takes none of them.
+const REFUSALS_MAX: u32 = 5;
 /// Pause after which a line is not held for the rest of a secret any more.
 const HOLD: Duration = Duration::from_secs(1);
 
@@ -77,7 +79,8 @@ impl StationLog {
             Numbering::Append => have,
         };
         let (queue, receiver) = mpsc::channel(QUEUE_LINES);
-        let shipper = Shipper { link: link.clone(), step: step.to_owned(), next: first, have, unsent: VecDeque::new() };
+        let (link, step, unsent) = (link.clone(), step.to_owned(), VecDeque::new());
+        let shipper = Shipper { link, step, next: first, have, unsent, refusals: 0 };
         Self {
             queue,
             shipper: tokio::spawn(shipper.run(receiver)),
@@ -225,6 +228,8 @@ struct Shipper<L> {
     have: u64,
     /// Lines that are not acknowledged, with their numbers in order.
     unsent: VecDeque<(u64, LogLine)>,
+    /// How often in a row the server took nothing.
+    refusals: u32,
 }
 
 impl<L: RunnerLink> Shipper<L> {
@@ -280,7 +285,21 @@ impl<L: RunnerLink> Shipper<L> {
                     "the server lost lines of a log");
                 self.unsent.clear();
             }
-            ServerReply::LogNext { line } => self.have = line,
+            // The log has ended for the server: a station that is done again after a restart finds it closed.
+            ServerReply::LogNext { line } if line == first_line => {
+                self.refusals += 1;
+                if self.refusals > REFUSALS_MAX {
+                    tracing::warn!(run = %self.link.run, step = %self.step, lines = self.unsent.len(),
+                        "the server takes no more lines");
+                    self.have = after;
+                } else {
+                    tokio::time::sleep(BATCH_DELAY).await;
+                }
+            }
+            ServerReply::LogNext { line } => {
+                self.refusals = 0;
+                self.have = line;
+            }
             // The run is over for the server, or it only says go on: both mean that the lines were taken.
             _ => self.have = after,
         }
@@ -314,7 +333,7 @@ mod tests {
         async fn call(&self, request: RunnerRequest) -> Result<ServerReply, LinkError> {
             let mut calls = self.0.calls.lock().expect("no panic");
             *calls += 1;
-            if *calls % 3 == 0 {
+            if calls.is_multiple_of(3) {
                 return Err(LinkError("cut before it was read".to_owned()));
             }
             let mut lines = self.0.lines.lock().expect("no panic");
@@ -325,7 +344,7 @@ mod tests {
                 let take = new.into_iter().skip(have - first).take(self.0.take_at_most);
                 lines.extend(take.map(|line| line.text));
             }
-            if *calls % 5 == 0 {
+            if calls.is_multiple_of(5) {
                 return Err(LinkError("cut before the answer".to_owned()));
             }
             Ok(ServerReply::LogNext { line: lines.len() as u64 })
@@ -408,6 +427,17 @@ mod tests {
         assert_eq!(lines.len(), 13);
         assert!(lines[10].starts_with("the log ends here"), "{}", lines[10]);
         assert_eq!(lines[11..], ["40 more lines were not kept", "the step passed"]);
+    }
+
+    #[tokio::test]
+    async fn a_log_that_the_server_has_closed_does_not_hang() {
+        let server = Arc::new(Flaky { take_at_most: 0, ..Flaky::default() });
+        let link = link(&server);
+        let mut log =
+            StationLog::open(&link, "test", Numbering::Append, &JobBounds::default(), &Secrets::new(&[])).await;
+        log.say("late").await;
+        log.close().await;
+        assert!(server.lines.lock().expect("no panic").is_empty());
     }
 
     #[tokio::test]

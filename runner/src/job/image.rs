@@ -5,7 +5,7 @@ use std::path::Path;
 
 use charts::dockerfile::map_base_images;
 use charts::ignore::Ignore;
-use integrations::docker::{BuildLine, BuildRequest, DockerError, Limits};
+use integrations::docker::{BuildLine, BuildRequest, DockerError};
 use integrations::registry::{Repository, Tag};
 use pipelines::definition::Definition;
 use pipelines::protocol::{CommitInfo, LogStream, MirrorRule, RunnerLink};
@@ -14,10 +14,13 @@ use tokio::sync::mpsc;
 use super::base::{self, Base};
 use super::inputs::Inputs;
 use super::station::Station;
+use super::steps::limits_of;
 use super::{Halt, IMAGE, Work, is_transient};
 use crate::context::{BuildContext, inside};
 use crate::log::{Numbering, now};
 
+/// Note: the engine's id of the image that was built, for the server too.
+const BUILT_NOTE: &str = "image-built.json";
 /// Note: a build was begun. A build dies with its client.
 const BEGUN_NOTE: &str = "image-begun.json";
 /// Name of the Dockerfile in the context; no repository has one of that name.
@@ -45,9 +48,25 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
         commit: &CommitInfo,
     ) -> Result<Built, Halt> {
         self.go_on()?;
+        if let Some(built) = self.built_before(commit).await? {
+            return Ok(built);
+        }
         let mut station = Station::begin(self, IMAGE, Numbering::Append).await;
         let result = self.build_in(definition, base, inputs, commit, &mut station).await;
-        station.end(result).await
+        let built = station.end(result).await?;
+        self.folder.take_note(BUILT_NOTE, &built.image_id).map_err(|error| Halt::io("keep a note", &error))?;
+        Ok(built)
+    }
+
+    /// The image that was built before a restart, if the engine still has it under the name of this run.
+    async fn built_before(&self, commit: &CommitInfo) -> Result<Option<Built>, Halt> {
+        let note = self.folder.note::<String>(BUILT_NOTE).map_err(|error| Halt::io("read a note", &error))?;
+        let Some(image_id) = note else { return Ok(None) };
+        let (repository, tag) = self.image_name(&commit.sha)?;
+        let reference = format!("{}/{repository}:{tag}", self.job.registry.host);
+        let found = self.engine.inspect_image(&reference).await.map_err(|error| Halt::docker(&error))?;
+        let same = found.is_some_and(|found| found.id.ends_with(&image_id) || image_id.ends_with(&found.id));
+        Ok(same.then_some(Built { reference, repository, tag, image_id }))
     }
 
     async fn build_in(
@@ -63,7 +82,7 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
             station.say("build started again after a restart").await;
         }
         self.folder.take_note(BEGUN_NOTE, &()).map_err(note)?;
-        let (repository, tag) = self.image_name(commit)?;
+        let (repository, tag) = self.image_name(&commit.sha)?;
         let reference = format!("{}/{repository}:{tag}", self.job.registry.host);
         let text = self.dockerfile(definition, base)?;
         let args = base::args(definition);
@@ -90,11 +109,7 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
             tag: reference.clone(),
             target: None,
             network: None,
-            limits: Limits {
-                memory_bytes: self.job.bounds.step_memory_bytes,
-                cpu_millis: self.job.bounds.step_cpu_milli,
-                pids: self.job.bounds.step_pids,
-            },
+            limits: limits_of(&self.job.bounds),
             auth: self.registry_auth().into_iter().collect(),
         };
         let context = self.context(definition, base, &text)?;

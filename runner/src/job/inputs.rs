@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use charts::dockerfile::map_base_images;
 use integrations::registry::{Repository, Tag};
 use pipelines::definition::Definition;
-use pipelines::ids::Digest;
+use pipelines::ids::{CommitSha, Digest};
 use pipelines::protocol::{CommitInfo, RunnerLink, RunnerRequest, ServerReply};
 use serde::Serialize;
 
@@ -74,7 +74,7 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
             return self.go_on().map(|()| None);
         };
         let registry = self.registry()?;
-        let (repository, tag) = self.image_name(commit)?;
+        let (repository, tag) = self.image_name(&commit.sha)?;
         // The server knows what was pushed once, the registry what is there now.
         let manifest = match registry.manifest(&repository, &digest).await {
             Ok(manifest) => manifest,
@@ -89,10 +89,10 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
     }
 
     /// Where the image of this run goes.
-    pub(super) fn image_name(&self, commit: &CommitInfo) -> Result<(Repository, Tag), Halt> {
+    pub(super) fn image_name(&self, commit: &CommitSha) -> Result<(Repository, Tag), Halt> {
         let wrong = |error: &dyn std::error::Error| Halt::infrastructure(format!("failed to name the image: {error}"));
         let repository = self.job.image_repository.parse::<Repository>().map_err(|error| wrong(&error))?;
-        let tag = format!("{}-{}", self.job.run.number, commit.sha.short());
+        let tag = format!("{}-{}", self.job.run.number, commit.short());
         Ok((repository, tag.parse::<Tag>().map_err(|error| wrong(&error))?))
     }
 

@@ -4,6 +4,7 @@ use integrations::docker::DockerError;
 use integrations::registry::RegistryError;
 use pipelines::ids::{Digest, RunId};
 use pipelines::protocol::{CommitInfo, Report, RunnerLink};
+use serde::{Deserialize, Serialize};
 
 use super::image::Built;
 use super::inputs::Inputs;
@@ -11,8 +12,11 @@ use super::station::Station;
 use super::{Halt, PUSH, Work, is_transient, registry_halt};
 use crate::log::Numbering;
 
+/// Note: what was pushed; the station has ended for the server.
+const PUSHED_NOTE: &str = "pushed.json";
+
 /// An image in the registry.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Pushed {
     pub(super) digest: Digest,
     pub(super) tag: String,
@@ -30,6 +34,10 @@ impl Pushed {
 impl<L: RunnerLink + 'static> Work<'_, L> {
     pub(super) async fn push(&self, built: &Built, inputs: &Inputs, commit: &CommitInfo) -> Result<Pushed, Halt> {
         self.go_on()?;
+        let known = self.folder.note(PUSHED_NOTE).map_err(|error| Halt::io("read a note", &error))?;
+        if let Some(pushed) = known {
+            return Ok(pushed);
+        }
         let mut station = Station::begin(self, PUSH, Numbering::Append).await;
         let result = tokio::select! {
             digest = self.push_in(built, &mut station) => digest,
@@ -38,7 +46,9 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
         let digest = station.end(result).await?;
         tracing::info!(run = %self.job.run, commit = %commit.sha, %digest, "image pushed");
         let (tag, inputs) = (built.tag.to_string(), inputs.digest.clone());
-        Ok(Pushed { digest, tag, reused_from: None, inputs })
+        let pushed = Pushed { digest, tag, reused_from: None, inputs };
+        self.folder.take_note(PUSHED_NOTE, &pushed).map_err(|error| Halt::io("keep a note", &error))?;
+        Ok(pushed)
     }
 
     async fn push_in(&self, built: &Built, station: &mut Station<'_, L>) -> Result<Digest, Halt> {
@@ -62,10 +72,6 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
             )));
         }
         station.say(&format!("digest {digest}")).await;
-        // The name of this run is done on the engine; the layers stay as cache.
-        if let Err(error) = self.engine.remove_image(&built.reference).await {
-            tracing::warn!(run = %self.job.run, %error, "the image's name was not removed");
-        }
         Ok(digest)
     }
 }

@@ -9,7 +9,7 @@ use integrations::docker::{
     DockerError, Limits, LogPiece, LogStream, Mount, RegistryAuth, StepContainer, StepEnd, StepExit,
 };
 use pipelines::definition::{Definition, OnFailure, Step};
-use pipelines::protocol::{Blame, CommitInfo, LogStream as Stream, RunnerLink, StepOutcome, ci_environment};
+use pipelines::protocol::{Blame, CommitInfo, JobBounds, LogStream as Stream, RunnerLink, StepOutcome, ci_environment};
 use pipelines::time::UnixMs;
 use tokio::sync::mpsc;
 
@@ -187,11 +187,7 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
             mounts: vec![Mount { host: self.folder.workspace(), container: WORKSPACE.to_owned(), read_only: false }],
             workdir: WORKSPACE.to_owned(),
             network: Some(network_name(self.shared, &self.job.run)),
-            limits: Limits {
-                memory_bytes: bounds.step_memory_bytes,
-                cpu_millis: bounds.step_cpu_milli,
-                pids: bounds.step_pids,
-            },
+            limits: limits_of(bounds),
             user: None,
             labels: self.labels(),
             timeout: step.timeout.map_or(limit, |span| span.as_duration().min(limit)),
@@ -216,6 +212,30 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
             StepExit::Cancelled => StepOutcome::Cancelled,
         }
     }
+}
+
+/// A container that empties the workspace with the rights that the steps had.
+pub(super) fn tidy_container<L: RunnerLink + 'static>(work: &Work<'_, L>, name: &str, image: String) -> StepContainer {
+    let bounds = &work.job.bounds;
+    let host = work.folder.workspace();
+    StepContainer {
+        name: name.to_owned(),
+        image,
+        commands: vec!["find . -mindepth 1 -delete".to_owned()],
+        env: std::collections::BTreeMap::new(),
+        mounts: vec![Mount { host, container: WORKSPACE.to_owned(), read_only: false }],
+        workdir: WORKSPACE.to_owned(),
+        network: None,
+        limits: limits_of(bounds),
+        user: Some("0".to_owned()),
+        labels: work.labels(),
+        timeout: Duration::from_secs(60),
+        stop_grace: Duration::ZERO,
+    }
+}
+
+pub(super) fn limits_of(bounds: &JobBounds) -> Limits {
+    Limits { memory_bytes: bounds.step_memory_bytes, cpu_millis: bounds.step_cpu_milli, pids: bounds.step_pids }
 }
 
 fn end_of(end: &StepEnd) -> UnixMs {

@@ -613,7 +613,7 @@ fn check(spec: &DeployContainer, address: std::net::SocketAddr) -> HealthCheck {
         address,
         host: "localhost".to_owned(),
         path: "/".to_owned(),
-        deadline: Duration::from_secs(6),
+        deadline: Duration::from_secs(4),
         interval: Duration::from_millis(100),
         attempt_timeout: Duration::from_secs(1),
         required_successes: 2,

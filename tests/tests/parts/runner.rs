@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use desk::{Desk, Link};
 
 const SECRET: &str = "hunter2-is-not-a-secret";
+const PAGE: &str = "http://windlass.test/services/shop/runs/1";
 const STATIC: &str = "service: shop\nbase: static-site@1\ntest: {testers: [qa@example.com]}\n";
 const OWN: &str = "service: shop\nbase: dockerfile@1\ntest: {testers: [qa@example.com]}\n";
 
@@ -111,7 +112,7 @@ impl Yard {
             cache_from: None,
             mirrors: Vec::new(),
             masks: vec![Secret::new(SECRET)],
-            page_url: "http://windlass.test/services/shop/runs/1".to_owned(),
+            page_url: PAGE.to_owned(),
             bounds: JobBounds { step_memory_bytes: 128 << 20, ..JobBounds::default() },
         })
     }
@@ -155,7 +156,9 @@ impl Yard {
 
     /// The runner's own name on the engine, as it makes it of its folder.
     fn instance(&self) -> Result<String> {
-        let folder = self.state.path().join("runner").canonicalize()?;
+        let folder = self.state.path().join("runner");
+        std::fs::create_dir_all(&folder)?;
+        let folder = folder.canonicalize()?;
         let digest = pipelines::ids::Digest::of(folder.as_os_str().as_encoded_bytes());
         Ok(format!("yard-{}", &digest.short()[..8]))
     }
@@ -165,7 +168,13 @@ impl Drop for Yard {
     fn drop(&mut self) {
         if let Ok(instance) = self.instance() {
             self.engine.remove_labelled(&format!("windlass.runner={instance}")).ok();
-            self.engine.docker(&["rmi", "--no-prune", &format!("windlass-cache/{instance}-shop:last")]).ok();
+            self.engine.docker(&["rmi", &format!("windlass-cache/{instance}-shop:last")]).ok();
+        }
+        // Images that have lost their name; one that is in use stays.
+        let label = format!("label=org.opencontainers.image.url={PAGE}");
+        let images = self.engine.docker(&["images", "-q", "--filter", "dangling=true", "--filter", &label]);
+        for image in images.unwrap_or_default().lines() {
+            self.engine.docker(&["rmi", image]).ok();
         }
     }
 }
@@ -343,8 +352,11 @@ async fn after_a_crash_of_the_runner_steps_are_adopted_and_a_build_is_visibly_st
          \x20 - until [ -e go ]; do echo waiting >&2; sleep 0.2; done\n\
          \x20 - i=200; while [ $i -lt 400 ]; do echo line $i; i=$((i+1)); done; echo once >> count\n"
     );
-    let dockerfile = "FROM busybox:1.36\nCOPY count /count\nRUN echo building-now; sleep 4; wc -l < /count\n";
-    let commit = yard.push(&[(".windlass.yaml", &file), ("Dockerfile", dockerfile)])?;
+    // The engine may have the layers of an earlier test: these are of this one.
+    let nonce = yard.instance()?;
+    let run_line = format!("RUN echo building-now; sleep 4; wc -l < /count; : {nonce}");
+    let dockerfile = format!("FROM busybox:1.36\nCOPY count /count\n{run_line}\n");
+    let commit = yard.push(&[(".windlass.yaml", &file), ("Dockerfile", &dockerfile)])?;
     let job = yard.job(&commit)?;
     let run = job.run.clone();
     yard.desk.give(job);
