@@ -15,6 +15,7 @@ use pipelines::protocol::{Blame, GitAccess, Job, JobBounds, RegistryAccess, Repo
 use pipelines::time::UnixMs;
 use pipelines::trigger::{Trigger, TriggerKind, TriggerSource};
 use runner::{Agent, AgentConfig};
+use tests::evidence::{self, Tier};
 use tests::gitea::GiteaRepo;
 use tests::{DockerEngine, Gitea, Part, Registry, Repo, require};
 use tokio::task::JoinHandle;
@@ -249,6 +250,7 @@ async fn a_push_becomes_an_image_in_the_registry_and_the_same_inputs_are_not_bui
     let Some(StepOutcome::Skipped { reason }) = outcome(&reports, "image") else { anyhow::bail!("{reports:?}") };
     assert_eq!(reason, "run 1 built an image of the same inputs");
 
+    evidence::record("an image of the same inputs is not built again", Tier::RealPart, "0 builds");
     let commit = yard.push(&[("index.html", "<h1>changed</h1>")])?;
     let end = yard.run(yard.job(&commit)?).await?;
     assert!(matches!(&end, Report::Succeeded { digest: other, reused_from: None, .. } if other != digest), "{end:?}");
@@ -382,6 +384,7 @@ async fn after_a_crash_of_the_runner_steps_are_adopted_and_a_build_is_visibly_st
     let numbers: Vec<u32> =
         lines.iter().filter_map(|line| line.strip_prefix("line ").and_then(|number| number.parse().ok())).collect();
     assert_eq!(numbers, (0..400).collect::<Vec<_>>());
+    evidence::record("a crashed runner adopts its steps; no line lost or doubled", Tier::RealPart, "400 of 400 lines");
     let image = yard.desk.lines(&run, "image");
     assert!(image.contains(&"build started again after a restart".to_owned()), "{image:?}");
     assert!(image.contains(&"1".to_owned()), "the step ran once: {image:?}");
