@@ -11,7 +11,9 @@ use anyhow::{Context, Result, ensure};
 use charts::catalog::Catalog;
 use integrations::docker::EngineConfig;
 use pipelines::ids::RunnerName;
-use pipelines::protocol::{Blame, GitAccess, Job, JobBounds, RegistryAccess, Report, Repository, Secret, StepOutcome};
+use pipelines::protocol::{
+    Blame, GitAccess, Job, JobBounds, MirrorRule, RegistryAccess, Report, Repository, Secret, StepOutcome,
+};
 use pipelines::time::UnixMs;
 use pipelines::trigger::{Trigger, TriggerKind, TriggerSource};
 use runner::{Agent, AgentConfig};
@@ -204,7 +206,11 @@ async fn a_push_becomes_an_image_in_the_registry_and_the_same_inputs_are_not_bui
     );
     let commit =
         yard.push(&[(".windlass.yaml", &definition), ("index.html", "<h1>hello</h1>"), ("secret.txt", "x")])?;
-    let job = yard.job(&commit)?;
+    // All images come from the mirror, which asks for a login.
+    let base = yard.engine.push("busybox:1.36", &yard.registry, "mirror/busybox", "1.36").await?;
+    let mirror = format!("{}/mirror/busybox", yard.registry.host_port());
+    let mirrors = vec![MirrorRule { from: "busybox:*".to_owned(), to: format!("{mirror}:*") }];
+    let job = Job { mirrors: mirrors.clone(), ..yard.job(&commit)? };
     let first = job.run.clone();
     let end = yard.run(job).await?;
     let logs = yard.desk.log_text(&first);
@@ -230,6 +236,9 @@ async fn a_push_becomes_an_image_in_the_registry_and_the_same_inputs_are_not_bui
     assert!(look.contains(&"made by page of run 1".to_owned()), "{look:?}");
     assert!(look.contains(&format!("{commit} main")), "{look:?}");
     let page = yard.desk.lines(&first, "page");
+    assert_eq!(page[0], format!("image {mirror}:1.36"));
+    let image = yard.desk.lines(&first, "image");
+    assert!(image.iter().any(|line| line.ends_with(&format!("FROM {mirror}@{base}"))), "{image:?}");
     assert!(page.contains(&"token ***".to_owned()), "{page:?}");
     assert!(!logs.contains(SECRET) && !logs.contains("aHVudGVyMi1pcy1ub3Q"), "{logs}");
     // What the steps made is in the image, and what builds it is not.
@@ -240,7 +249,7 @@ async fn a_push_becomes_an_image_in_the_registry_and_the_same_inputs_are_not_bui
     assert!(list.contains("./index.html") && list.contains("made by page of run 1"), "{list}");
     assert!(!list.contains("windlass-build") && !list.contains(".dockerignore"), "{list}");
 
-    let job = yard.job(&commit)?;
+    let job = Job { mirrors: mirrors.clone(), ..yard.job(&commit)? };
     let second = job.run.clone();
     let end = yard.run(job).await?;
     let Report::Succeeded { digest: again, tag, reused_from, .. } = &end else { anyhow::bail!("{end:?}") };
@@ -252,7 +261,10 @@ async fn a_push_becomes_an_image_in_the_registry_and_the_same_inputs_are_not_bui
 
     evidence::record("an image of the same inputs is not built again", Tier::RealPart, "0 builds");
     let commit = yard.push(&[("index.html", "<h1>changed</h1>")])?;
-    let end = yard.run(yard.job(&commit)?).await?;
+    let end = yard.run(Job { mirrors, ..yard.job(&commit)? }).await?;
+    for name in [format!("{mirror}:1.36"), format!("{mirror}@{base}")] {
+        yard.engine.docker(&["rmi", "--no-prune", &name]).ok();
+    }
     assert!(matches!(&end, Report::Succeeded { digest: other, reused_from: None, .. } if other != digest), "{end:?}");
     Ok(())
 }
