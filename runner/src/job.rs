@@ -14,7 +14,7 @@ mod steps;
 
 use std::time::Duration;
 
-use integrations::docker::{DockerError, Engine, RegistryAuth};
+use integrations::docker::{DockerError, Engine, RegistryAuth, StepExit};
 use integrations::registry::{Credentials, RegistryClient, RegistryConfig, RegistryError};
 use pipelines::definition::Definition;
 use pipelines::ids::RunId;
@@ -235,8 +235,10 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
         let container = steps::tidy_container(self, &name, image);
         let (output, _unread) = tokio::sync::mpsc::channel(TIDY_OUTPUT);
         let never = tokio_util::sync::CancellationToken::new();
-        if let Err(error) = self.engine.run_step(&container, None, &output, &never).await {
-            tracing::warn!(run = %self.job.run, %error, "the workspace was not emptied");
+        match self.engine.run_step(&container, None, &output, &never).await {
+            Ok(end) if end.exit == (StepExit::Exited { code: 0 }) => {}
+            Ok(end) => tracing::warn!(run = %self.job.run, ?end, "the workspace was not emptied"),
+            Err(error) => tracing::warn!(run = %self.job.run, %error, "the workspace was not emptied"),
         }
         tidied("container", self.engine.remove(&name).await);
     }

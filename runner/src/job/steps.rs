@@ -221,7 +221,7 @@ pub(super) fn tidy_container<L: RunnerLink + 'static>(work: &Work<'_, L>, name: 
     StepContainer {
         name: name.to_owned(),
         image,
-        commands: vec!["find . -mindepth 1 -delete".to_owned()],
+        commands: vec!["rm -rf ./* ./.[!.]* ./..?*".to_owned()],
         env: std::collections::BTreeMap::new(),
         mounts: vec![Mount { host, container: WORKSPACE.to_owned(), read_only: false }],
         workdir: WORKSPACE.to_owned(),
