@@ -1,5 +1,7 @@
 //! The `windlass` command: reads the command line and starts what it names.
 
+mod serve;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -15,6 +17,12 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Serve pages, API and hooks, and run what they ask for
+    Serve {
+        /// The configuration file
+        #[arg(long, env = "WINDLASS_CONFIG", default_value = "/etc/windlass/windlass.yaml")]
+        config: PathBuf,
+    },
     /// Route requests to the services of this machine, as the server says
     Gateway {
         /// Folder for its configuration and its control socket
@@ -33,6 +41,7 @@ async fn main() -> ExitCode {
         )
         .init();
     let result = match Arguments::parse().command {
+        Command::Serve { config } => serve::serve(&config).await,
         Command::Gateway { folder } => {
             let run = gateway::run(GatewayOptions { folder }).await;
             run.map_err(anyhow::Error::from)

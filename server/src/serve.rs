@@ -3,7 +3,7 @@
 use std::{future::Future, net::SocketAddr, path::Path, sync::Arc};
 
 use anyhow::{Context, bail};
-use charts::Catalog;
+use charts::catalog::Catalog;
 use integrations::docker::EngineConfig;
 use pipelines::protocol::{LinkError, RunnerLink, RunnerRequest, ServerReply};
 use runner::{Agent, AgentConfig};
@@ -118,7 +118,7 @@ async fn first_start(app: &App) -> anyhow::Result<()> {
 fn embedded_runner(app: &Arc<App>, engine: EngineConfig) -> anyhow::Result<Agent<InMemory>> {
     let mut catalog = Catalog::builtin().context("failed to read the built-in catalog")?;
     if let Some(folder) = &app.config.catalog_dir {
-        let more = Catalog::load(folder, &charts::Limits::default())
+        let more = Catalog::load(folder, &charts::catalog::Limits::default())
             .with_context(|| format!("failed to read the catalog in {}", folder.display()))?;
         catalog.extend(more).context("failed to join the catalogs")?;
     }
