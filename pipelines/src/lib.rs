@@ -16,3 +16,4 @@ pub mod service;
 pub mod time;
 pub mod train;
 pub mod trigger;
+pub mod why;

@@ -22,6 +22,9 @@ pub const MEASURE_EVERY_MAX_MS: u64 = 10_000;
 /// The shortest time between two looks at the metrics, in milliseconds.
 pub const MEASURE_EVERY_MIN_MS: u64 = 500;
 
+/// How the reason of a rollout begins that a person sent back; their name follows, then a colon if they said why.
+pub const ABORTED_BY: &str = "aborted by ";
+
 /// One stage: a share of the traffic, held for a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stage {
@@ -445,7 +448,7 @@ impl Rollout {
             }
             (S::Starting | S::Shifting { .. } | S::Holding { .. }, E::Abort { by, reason }) => {
                 let said = if reason.trim().is_empty() { String::new() } else { format!(": {}", reason.trim()) };
-                next.roll_back(format!("aborted by {by}{said}"))
+                next.roll_back(format!("{ABORTED_BY}{by}{said}"))
             }
             (state, event) => return Err(IllegalTransition::new(&self.id, state.word(), event.word())),
         };

@@ -5,13 +5,17 @@ pub mod accounts;
 pub mod addresses;
 pub mod agents;
 pub mod approvals;
+pub mod board;
 pub mod deliveries;
 pub mod keys;
+pub mod log;
 pub mod queue;
 pub mod releases;
 pub mod rollouts;
 pub mod runs;
 pub mod services;
+pub mod signals;
+pub mod throttle;
 pub mod trains;
 
 use std::{
@@ -25,7 +29,7 @@ use pipelines::{
     time::UnixMs,
     train::Refusal,
 };
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 pub use crate::store::{
     Account, Delivery, DeliveryState, NewDelivery, Page, Recorded, Role, StoreError, Token,
@@ -62,6 +66,14 @@ pub enum AppError {
     /// Who asked may not.
     #[error("{0}")]
     Forbidden(String),
+    /// It was tried too often.
+    #[error("{detail}")]
+    TooMany {
+        /// What, for the person who tried.
+        detail: String,
+        /// When it may be tried again, in seconds.
+        retry_after_s: u32,
+    },
     /// The store did not take or give it.
     #[error("the store failed")]
     Store(#[source] StoreError),
@@ -88,6 +100,8 @@ impl From<LogError> for AppError {
     }
 }
 
+pub use signals::{Changed, Missed};
+
 /// Gives the time. Tests give their own.
 pub type Clock = Arc<dyn Fn() -> UnixMs + Send + Sync>;
 
@@ -100,18 +114,6 @@ pub fn system_clock() -> Clock {
     })
 }
 
-/// Something that a page may show has changed. It carries no data: whoever gets it reads again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Changed {
-    /// Of which service.
-    pub service: ServiceName,
-    /// What: `run/412`, `release/412`, `rollout/7`, `log/412`, `service`.
-    pub what: String,
-}
-
-/// Signals that a slow listener may miss before it is told to read everything again.
-const CHANGED_BACKLOG: usize = 1_024;
-
 /// The application.
 pub struct App {
     /// What is set.
@@ -121,7 +123,10 @@ pub struct App {
     keys: Keys,
     queue: EffectQueue,
     clock: Clock,
-    changed: broadcast::Sender<Changed>,
+    signals: signals::Signals,
+    sign_ins: throttle::Throttle,
+    hashing: Semaphore,
+    streams: Arc<Semaphore>,
     work_for_runners: Notify,
     locks: Mutex<HashMap<ServiceName, Arc<tokio::sync::Mutex<()>>>>,
     promotions: Mutex<HashMap<ReleaseId, (u64, u64)>>,
@@ -140,7 +145,8 @@ impl App {
         clock: Clock,
     ) -> Result<Self, AppError> {
         let queue = EffectQueue::new(store.effects()?);
-        let (changed, _) = broadcast::channel(CHANGED_BACKLOG);
+        let sign_ins = throttle::Throttle::new(config.bounds.sign_in_tries_max, config.bounds.sign_in_window_ms);
+        let streams = Arc::new(Semaphore::new(config.bounds.streams_max.min(Semaphore::MAX_PERMITS)));
         let locks = Mutex::default();
         Ok(Self {
             config,
@@ -149,7 +155,10 @@ impl App {
             keys,
             queue,
             clock,
-            changed,
+            signals: signals::Signals::new(),
+            sign_ins,
+            hashing: Semaphore::new(accounts::HASHING_PARALLEL_MAX),
+            streams,
             work_for_runners: Notify::new(),
             locks,
             promotions: Mutex::default(),
@@ -186,15 +195,10 @@ impl App {
         &self.keys
     }
 
-    /// Signals of changes, from now on.
+    /// Room for one more open stream of events or lines; none where there are as many as the configuration allows.
     #[must_use]
-    pub fn changes(&self) -> broadcast::Receiver<Changed> {
-        self.changed.subscribe()
-    }
-
-    pub(crate) fn tell(&self, service: &ServiceName, what: String) {
-        // Nobody listens: nothing to do.
-        let _ = self.changed.send(Changed { service: service.clone(), what });
+    pub fn stream_room(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.streams).try_acquire_owned().ok()
     }
 
     /// The lock of a service: whoever changes its train holds it from reading to the stored change.

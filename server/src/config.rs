@@ -265,6 +265,16 @@ pub struct Bounds {
     pub session_idle_ms: u64,
     /// How long it stays signed in at most, in milliseconds.
     pub session_life_ms: u64,
+    /// How long the token of a command line that signed in is good, in milliseconds.
+    pub login_token_life_ms: u64,
+    /// Tries to sign in under one name from one place within [`Bounds::sign_in_window_ms`].
+    pub sign_in_tries_max: u32,
+    /// The time within which tries to sign in are counted together, in milliseconds.
+    pub sign_in_window_ms: u64,
+    /// Streams of events and log lines that are open at the same time.
+    pub streams_max: usize,
+    /// How long a request may take that is no stream, in milliseconds.
+    pub request_timeout_ms: u64,
     /// Blobs copied at the same time by one promotion.
     pub promotion_parallel_max: usize,
     /// How long a runner's question for work is held open, in milliseconds.
@@ -283,6 +293,11 @@ impl Default for Bounds {
             retry_first_ms: 500,
             session_idle_ms: 8 * 3_600_000,
             session_life_ms: 7 * 86_400_000,
+            login_token_life_ms: 30 * 86_400_000,
+            sign_in_tries_max: 10,
+            sign_in_window_ms: 5 * 60_000,
+            streams_max: 1_000,
+            request_timeout_ms: 60_000,
             promotion_parallel_max: 6,
             lease_wait_ms: 20_000,
             store_cache_bytes: 16 << 20,

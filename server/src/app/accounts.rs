@@ -25,6 +25,8 @@ pub const PASSWORD_CHARS_MIN: usize = 10;
 const PASSWORD_BYTES_MAX: usize = 1_024;
 /// A session's last use is stored again only after this time, in milliseconds.
 const SESSION_USE_STEP_MS: u64 = 60_000;
+/// Passwords that are hashed at the same time: each takes 19 MiB.
+pub(super) const HASHING_PARALLEL_MAX: usize = 4;
 /// How every bearer token begins, so that scanners of leaked secrets know it.
 pub const TOKEN_PREFIX: &str = "wlt_";
 
@@ -86,11 +88,13 @@ fn is_password(password: &Secret, hash: &str) -> bool {
             .is_ok_and(|hash| Argon2::default().verify_password(password.expose().as_bytes(), &hash).is_ok())
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, AppError> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| AppError::Invalid(format!("hashing ended early: {error}")))
-}
-
 impl App {
+    async fn hashing<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, AppError> {
+        let failed = |error: String| AppError::Invalid(format!("hashing ended early: {error}"));
+        let _room = self.hashing.acquire().await.map_err(|error| failed(error.to_string()))?;
+        tokio::task::spawn_blocking(work).await.map_err(|error| failed(error.to_string()))
+    }
+
     fn account_entry(&self, name: &str, word: &'static str, detail: String, origin: Origin) -> NewEntry {
         NewEntry { at: self.now(), origin, subject: format!("account {name}"), word, detail }
     }
@@ -146,7 +150,7 @@ impl App {
         if self.store.account(name)?.is_some() {
             return Err(AppError::Exists(format!("account {name}")));
         }
-        let password_hash = blocking(move || hash_password(&password)).await??;
+        let password_hash = self.hashing(move || hash_password(&password)).await??;
         let account = Account {
             name: name.to_owned(),
             email: email.to_owned(),
@@ -184,7 +188,7 @@ impl App {
             account.email = email;
         }
         if let Some(password) = password {
-            account.password_hash = blocking(move || hash_password(&password)).await??;
+            account.password_hash = self.hashing(move || hash_password(&password)).await??;
             changes.push("new password".into());
         }
         if let Some(disabled) = disabled {
@@ -201,27 +205,72 @@ impl App {
         Ok(account)
     }
 
-    /// Signs in; gives the key for the browser's cookie.
+    /// Signs in; gives the key for the browser's cookie. As [`App::sign_in_from`], from an unknown place.
     ///
     /// # Errors
-    /// When name or password are wrong: the same words for both, after the same time.
+    /// As there.
     pub async fn sign_in(&self, name: &str, password: Secret) -> Result<(String, Account), AppError> {
-        let account = self.store.account(name)?.filter(|account| !account.disabled);
-        // Without an account a password is hashed all the same, so that the time does not tell which names exist.
-        let hash = account.as_ref().map(|account| account.password_hash.clone());
-        let is_right = blocking(move || match hash {
-            Some(hash) => is_password(&password, &hash),
-            None => hash_password(&Secret::new("no such account")).is_err(),
-        })
-        .await?;
-        let Some(account) = account.filter(|_| is_right) else {
-            return Err(AppError::Forbidden("name or password are wrong".into()));
-        };
+        self.sign_in_from("", name, password).await
+    }
+
+    /// Signs in from the address `remote`; gives the key for the browser's cookie.
+    ///
+    /// # Errors
+    /// When name or password are wrong: the same words for both, after the same time; or it was tried too often.
+    pub async fn sign_in_from(
+        &self,
+        remote: &str,
+        name: &str,
+        password: Secret,
+    ) -> Result<(String, Account), AppError> {
+        let account = self.check_password(remote, name, password).await?;
         let key = new_key();
         let now = self.now();
         let session = Session { account: account.name.clone(), created_at: now, used_at: now };
         self.store.session_put(&digest_of(&key), &session).await?;
         Ok((key, account))
+    }
+
+    /// Signs a program in: gives a bearer token of the account's whole role, and until when it is good.
+    ///
+    /// # Errors
+    /// As [`App::sign_in_from`].
+    pub async fn login(
+        &self,
+        remote: &str,
+        name: &str,
+        password: Secret,
+        label: String,
+    ) -> Result<(Secret, Account, UnixMs), AppError> {
+        let account = self.check_password(remote, name, password).await?;
+        let expires_at = self.now().plus_ms(self.config.bounds.login_token_life_ms);
+        let role = account.role;
+        let caller = Caller { account: account.clone(), role, channel: Channel::Api, read_only: false };
+        let token = self.token_create(&caller, label, role, false, Some(expires_at)).await?;
+        Ok((token, account, expires_at))
+    }
+
+    async fn check_password(&self, remote: &str, name: &str, password: Secret) -> Result<Account, AppError> {
+        // Bounded before it is remembered: a name that no account can have is counted like any other.
+        let key = format!("{remote} {}", name.chars().take(64).collect::<String>());
+        self.sign_ins.count(&key, self.now()).map_err(|wait_ms| AppError::TooMany {
+            detail: "too many tries to sign in under this name".into(),
+            retry_after_s: u32::try_from(wait_ms.div_ceil(1_000)).unwrap_or(u32::MAX),
+        })?;
+        let account = self.store.account(name)?.filter(|account| !account.disabled);
+        // Without an account a password is hashed all the same, so that the time does not tell which names exist.
+        let hash = account.as_ref().map(|account| account.password_hash.clone());
+        let is_right = self
+            .hashing(move || match hash {
+                Some(hash) => is_password(&password, &hash),
+                None => hash_password(&Secret::new("no such account")).is_err(),
+            })
+            .await?;
+        let Some(account) = account.filter(|_| is_right) else {
+            return Err(AppError::Forbidden("name or password are wrong".into()));
+        };
+        self.sign_ins.forget(&key);
+        Ok(account)
     }
 
     /// Ends a session.

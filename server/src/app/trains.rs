@@ -212,7 +212,10 @@ impl App {
             (DeliveryState::Ran { .. }, Some(run)) => (id, DeliveryState::Ran { run: run.number }),
             (state, _) => (id, state),
         });
-        let told = changed_things(&decided, delivery.is_some() || extras.service.is_some());
+        let mut told = changed_things(&decided, delivery.is_some() || extras.service.is_some());
+        if extras.finished_effect.as_deref().is_some_and(|key| key.starts_with("send-")) {
+            told.push("mail".into());
+        }
         let mut change = TrainChange::new(service.clone(), origin, at);
         change.changes = decided;
         change.finished_effect = extras.finished_effect;

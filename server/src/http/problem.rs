@@ -30,6 +30,10 @@ pub struct Problem {
     /// Under this id the server's log has more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
+    /// Seconds after which it may be tried again.
+    #[serde(skip)]
+    #[schema(ignore)]
+    pub(super) retry_after_s: Option<u32>,
 }
 
 impl Problem {
@@ -43,6 +47,7 @@ impl Problem {
             detail: detail.into(),
             next: None,
             request_id: None,
+            retry_after_s: None,
         }
     }
 
@@ -79,7 +84,7 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(self.retry_after_s.unwrap_or(RETRY_AFTER_SECONDS)));
         }
         response.extensions_mut().insert(self);
         response
@@ -126,6 +131,11 @@ impl From<AppError> for Problem {
             AppError::Invalid(detail) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail.clone()),
             AppError::Exists(what) => Self::new(StatusCode::CONFLICT, "exists", format!("{what} exists already")),
             AppError::Forbidden(detail) => Self::forbidden(detail.clone()),
+            AppError::TooMany { detail, retry_after_s } => Self {
+                retry_after_s: Some(*retry_after_s),
+                ..Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-tries", detail.clone())
+                    .next(format!("try again in {retry_after_s} seconds"))
+            },
             AppError::Store(source) => {
                 tracing::error!(error = ?error, "the store failed");
                 store_problem(source)
