@@ -91,8 +91,9 @@ impl Source {
         for at in starts {
             let line_start = self.code[..at].rfind('\n').map_or(0, |newline| newline + 1);
             let before = &self.code[line_start..at];
-            // `use` begins a statement alone or after a visibility.
-            if before.trim().is_empty() || before.trim_start().starts_with("pub") {
+            // `use` begins a statement alone or after a visibility; it also ends words, such as the name of an enum.
+            let after_visibility = before.trim_start().starts_with("pub") && before.ends_with(' ');
+            if before.trim().is_empty() || after_visibility {
                 let end = self.code[at..].find(';').map_or(self.code.len(), |end| at + end);
                 found.push((self.line_of(at), before, &self.code[at..end]));
             }
