@@ -1,6 +1,6 @@
 //! `windlass serve`: puts store, application, drivers, the embedded runner and HTTP together, and takes them apart again.
 
-use std::{future::Future, net::SocketAddr, path::Path, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use anyhow::{Context, bail};
 use charts::catalog::Catalog;
@@ -28,11 +28,9 @@ struct InMemory {
 }
 
 impl RunnerLink for InMemory {
-    fn call(&self, request: RunnerRequest) -> impl Future<Output = Result<ServerReply, LinkError>> + Send {
-        async move {
-            let answer = self.app.agent_request(&self.runner, request).await;
-            answer.map_err(|error| LinkError(error.to_string()))
-        }
+    async fn call(&self, request: RunnerRequest) -> Result<ServerReply, LinkError> {
+        let answer = self.app.agent_request(&self.runner, request).await;
+        answer.map_err(|error| LinkError(error.to_string()))
     }
 }
 

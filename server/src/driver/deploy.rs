@@ -1,10 +1,11 @@
 //! Containers of revisions on the docker target: starts them by digest, sees that they are healthy and run the digest
 //! that they should, finds and removes them. A repeat finds what is there.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, fmt::Display, net::SocketAddr, time::Duration};
 
 use integrations::docker::{
-    ContainerSummary, DeployContainer, Engine, Health, HealthCheck, Limits, OnDifference, RestartRule,
+    ContainerSummary, DeployContainer, DockerError, Engine, Health, HealthCheck, Limits, OnDifference, RegistryAuth,
+    RestartRule,
 };
 use pipelines::{
     ids::{Environment, ReleaseId, RevisionId, ServiceName},
@@ -137,18 +138,36 @@ impl Drivers {
                 Ok(other) => return Ok(Started::Unhealthy(other.to_string())),
                 Err(error) => return Err(TryAgain::from_error(&error)),
             }
-            self.check_digest(engine, &container.name, release).await?;
+            self.check_digest(engine, &container, auth.as_ref(), release).await?;
         }
         Ok(Started::Healthy)
     }
 
     /// What runs is what was approved, as the engine says, not as we asked.
-    async fn check_digest(&self, engine: &Engine, name: &str, release: &Release) -> Result<(), TryAgain> {
-        let running = engine.running_digest(name).await.map_err(|error| TryAgain::from_error(&error))?;
-        match running.and_then(|running| running.digest) {
-            Some(digest) if digest == release.digest => Ok(()),
+    async fn check_digest(
+        &self,
+        engine: &Engine,
+        container: &DeployContainer,
+        auth: Option<&RegistryAuth>,
+        release: &Release,
+    ) -> Result<(), TryAgain> {
+        let failed = |error: DockerError| TryAgain::from_error(&error);
+        let digest = async || {
+            let running = engine.running_digest(&container.name).await.map_err(failed)?;
+            Ok::<_, TryAgain>(running.and_then(|running| running.digest))
+        };
+        let mut running = digest().await?;
+        if running.is_none() {
+            // The engine forgets an image's digests with its last tag. It names them again when it has compared the
+            // manifest of the registry with what it has.
+            engine.pull_by_digest(&container.image, auth).await.map_err(failed)?;
+            running = digest().await?;
+        }
+        match running {
+            Some(running) if running == release.digest => Ok(()),
             found => Err(TryAgain(format!(
-                "container {name} runs {}, not {}",
+                "container {} runs {}, not {}",
+                container.name,
                 found.map_or_else(|| "an unknown digest".to_owned(), |digest| digest.to_string()),
                 release.digest
             ))),
@@ -182,7 +201,7 @@ impl Drivers {
         let mut labels = self.labels_of(environment, service);
         labels.insert(REVISION_LABEL.into(), revision.to_owned());
         let engine = self.engine().await?;
-        let failed = |error: integrations::docker::DockerError| TryAgain::from_error(&error);
+        let failed = |error: DockerError| TryAgain::from_error(&error);
         for container in engine.list(&labels).await.map_err(failed)? {
             engine.stop(&container.name, STOP_GRACE).await.map_err(failed)?;
             engine.remove(&container.name).await.map_err(failed)?;
@@ -237,8 +256,8 @@ pub(super) async fn deploy_test(drivers: &Drivers, id: &ReleaseId) -> Performed 
 
 /// The name of a revision in the gateway, where ids are unique over all environments.
 #[must_use]
-pub(super) fn gateway_id(environment: Environment, revision: &str) -> String {
-    format!("{environment}/{revision}")
+pub(super) fn gateway_id(environment: impl Display, revision: &str) -> String {
+    format!("{environment}:{revision}")
 }
 
 /// As [`gateway_id`] of a typed revision.

@@ -81,7 +81,7 @@ impl Traffic {
     fn wanted(&self, app: &App, running: &[Running]) -> Result<GatewayConfig, TryAgain> {
         let mut backends: BTreeMap<String, Vec<SocketAddr>> = BTreeMap::new();
         for container in running {
-            let id = format!("{}/{}", container.environment, container.revision);
+            let id = gateway_id(&container.environment, &container.revision);
             backends.entry(id).or_default().push(container.address);
         }
         let settings = &app.config.gateway;
