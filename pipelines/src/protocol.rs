@@ -186,6 +186,8 @@ pub struct Job {
     pub image_repository: String,
     /// The last image of the service: its layers are the cache.
     pub cache_from: Option<Digest>,
+    /// The commit that is live now: what the changes are counted from.
+    pub live_commit: Option<CommitSha>,
     /// Base images → where to fetch them instead.
     pub mirrors: Vec<MirrorRule>,
     /// Texts that must not appear in the log.
@@ -363,8 +365,19 @@ pub struct CommitInfo {
     pub author_email: String,
     /// When it was committed.
     pub committed_at: UnixMs,
-    /// Commits since the live release, newest first, at most 10: short id and first line.
-    pub changes: Vec<(String, String)>,
+    /// Commits since the one that was live when the run began, newest first, at most 10.
+    pub changes: Vec<CommitChange>,
+}
+
+/// One commit of a list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct CommitChange {
+    /// Short id.
+    pub short: String,
+    /// The first line of its message.
+    pub subject: String,
+    /// Author's name.
+    pub author: String,
 }
 
 /// How a step ended.

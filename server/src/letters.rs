@@ -26,7 +26,7 @@ impl Letters for TemplateLetters {
             .changes
             .iter()
             .take(COMMITS_MAX)
-            .map(|(id, subject)| Commit { id: id.clone(), subject: subject.clone(), author: String::new() })
+            .map(|one| Commit { id: one.short.clone(), subject: one.subject.clone(), author: one.author.clone() })
             .collect();
         let mail = ApprovalMail {
             asked: asked(facts),

@@ -1,12 +1,12 @@
 //! The first station: the commit in the workspace, the pipeline file read, the base config chosen.
 
 use integrations::git::{
-    CheckoutInfo, CheckoutOptions, GitCredential, GitError, GitOptions, GitUrl, HostKeyPolicy, changelog, checkout,
+    CheckoutInfo, CheckoutOptions, CommitSummary, GitCredential, GitError, GitOptions, GitUrl, HostKeyPolicy, changelog, checkout,
     fetch_commit, file_at, files_under, is_ancestor, ls_remote,
 };
 use pipelines::definition::{Definition, PIPELINE_FOLDER, file_for, render};
 use pipelines::ids::CommitSha;
-use pipelines::protocol::{CommitInfo, GitAccess, Report, RunnerLink};
+use pipelines::protocol::{CommitChange, CommitInfo, GitAccess, Report, RunnerLink};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -161,8 +161,9 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
         Ok((on_ref, key))
     }
 
-    async fn write_tree(&self) -> Result<(CheckoutInfo, Vec<(String, String)>), GitError> {
+    async fn write_tree(&self) -> Result<(CheckoutInfo, Vec<CommitChange>), GitError> {
         let (mirror, workspace, commit) = (self.mirror_dir(), self.folder.workspace(), self.job.trigger.commit.clone());
+        let live = self.job.live_commit.clone();
         let (stop, _guard) = self.stop_when_dropped();
         let options = CheckoutOptions {
             max_files: self.job.bounds.checkout_files_max,
@@ -179,8 +180,17 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
                 _ => {}
             }
             let info = checkout(&mirror, &commit, &workspace, &options)?;
-            let changes = changelog(&mirror, None, &commit, CHANGES_MAX)?;
-            let changes = changes.commits.into_iter().map(|one| (one.sha.short().to_owned(), one.subject)).collect();
+            let changes = match changelog(&mirror, live.as_ref(), &commit, CHANGES_MAX) {
+                // What is live was rewritten out of the history.
+                Err(GitError::NotInMirror { .. }) if live.is_some() => changelog(&mirror, None, &commit, CHANGES_MAX),
+                answer => answer,
+            }?;
+            let change = |one: CommitSummary| CommitChange {
+                short: one.sha.short().to_owned(),
+                subject: one.subject,
+                author: one.author,
+            };
+            let changes = changes.commits.into_iter().map(change).collect();
             Ok((info, changes))
         })
         .await

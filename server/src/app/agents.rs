@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use pipelines::{
-    ids::{RunId, RunnerName},
+    ids::{ReleaseId, RunId, RunnerName},
     journal::{Channel, Origin},
     protocol::{Job, LogLine, LogStream, PROTOCOL_VERSION, Report, RunnerRequest, ServerReply},
     run::{RunEvent, RunState},
@@ -108,6 +108,7 @@ impl App {
         }
         masks.extend(registry.login.iter().map(|(_, password)| password.clone()));
         masks.retain(|mask| !mask.expose().is_empty());
+        let live = self.train(&id.service)?.live.map(|number| self.release(&ReleaseId::new(id.service.clone(), number)));
         Ok(Job {
             run: id.clone(),
             created_at: run.created_at,
@@ -118,6 +119,7 @@ impl App {
             registry,
             image_repository: self.config.registries.test.repository(&id.service),
             cache_from,
+            live_commit: live.transpose()?.map(|live| live.commit.sha),
             mirrors: self.config.mirrors.clone(),
             masks,
             bounds: self.config.job.clone(),

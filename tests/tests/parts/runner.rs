@@ -112,6 +112,7 @@ impl Yard {
                 ca_pem: None,
             },
             image_repository: "test/shop".to_owned(),
+            live_commit: None,
             cache_from: None,
             mirrors: Vec::new(),
             masks: vec![Secret::new(SECRET)],

@@ -25,9 +25,9 @@ phrases! {
     mail_head(t, service: &str) => format!("{service}, {}", t.test_environment()), format!("{service} · {}", t.test_environment());
     please_test(t, asked: &Asked) => format!("Please test {} build {}", asked.service, asked.build), format!("请验收 {} build {}", asked.service, asked.build);
     why_me(t, v: &ApprovalMail) =>
-        format!("{} pushed {}. You get this mail because you are a tester of {}; {}.", v.pushed_by, v.asked.version, v.asked.service,
+        format!("{} pushed commit {}. You get this mail because you are a tester of {}; {}.", v.pushed_by, v.asked.commit, v.asked.service,
             if v.needed == 1 { String::from("one tester decides") } else { format!("{} testers must approve", v.needed) }),
-        format!("{} 推送了 {}。您是 {} 的测试人员，因此收到这封邮件；{}。", v.pushed_by, v.asked.version, v.asked.service,
+        format!("{} 推送了提交 {}。您是 {} 的测试人员，因此收到这封邮件；{}。", v.pushed_by, v.asked.commit, v.asked.service,
             if v.needed == 1 { String::from("一人验收即可") } else { format!("需 {} 人通过", v.needed) });
     preheader(t, v: &ApprovalMail) =>
         format!("{}; decide by {}.", t.plural(v.commits.len() as u64 + v.more_commits, "change", "changes"), t.full(v.asked.until_ms)),
