@@ -12,6 +12,8 @@ pub mod protocol;
 pub mod release;
 pub mod rollout;
 pub mod run;
+#[cfg(test)]
+mod samples;
 pub mod service;
 pub mod time;
 pub mod train;

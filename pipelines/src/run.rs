@@ -245,13 +245,11 @@ impl Run {
                 next.state = RunState::Running { runner: runner.clone() };
                 next.started_at = Some(at);
             }
-            // A runner that restarted takes its own run again.
-            (RunState::Running { .. }, RunEvent::Leased { runner }) => {
-                next.state = RunState::Running { runner: runner.clone() };
-            }
-            (RunState::Cancelling { .. }, RunEvent::Leased { runner }) => {
-                next.state = RunState::Cancelling { runner: runner.clone() };
-            }
+            // A runner that restarted takes its own run again; nobody takes another's.
+            (
+                RunState::Running { runner: owner } | RunState::Cancelling { runner: owner },
+                RunEvent::Leased { runner },
+            ) if owner == runner => {}
             (RunState::Queued, RunEvent::CancelRequested { reason }) => {
                 next.state = RunState::Cancelled;
                 next.cancel_reason = Some(reason.clone());
@@ -270,8 +268,10 @@ impl Run {
                 RunState::Succeeded { digest: known },
                 RunEvent::Reported { report: Report::Succeeded { digest, .. } },
             ) if known == digest => {}
-            (RunState::Failed { .. }, RunEvent::Reported { report: Report::Failed { .. } }) => {}
-            (RunState::Cancelled, RunEvent::Reported { report: Report::Cancelled }) => {}
+            (
+                RunState::Failed { .. } | RunState::Cancelled,
+                RunEvent::Reported { report: Report::Failed { .. } | Report::Cancelled },
+            ) => {}
             (state, event) => return Err(IllegalTransition::new(&self.id, state.word(), event.word())),
         }
         Ok(next)
@@ -350,3 +350,6 @@ impl Run {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
