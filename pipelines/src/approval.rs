@@ -336,6 +336,9 @@ impl Approval {
             }
             ApprovalEvent::WrongCode { tester } => {
                 self.must_be_open(at)?;
+                if !self.is_tester(tester) {
+                    return Err(ApprovalRefusal::NotATester(tester.clone()));
+                }
                 let link = next.links.entry(tester.clone()).or_default();
                 link.wrong_codes = link.wrong_codes.saturating_add(1).min(WRONG_CODES_MAX);
             }
@@ -431,3 +434,6 @@ impl Approval {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
