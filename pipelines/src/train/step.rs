@@ -54,6 +54,14 @@ impl Step<'_> {
         record!(self, approvals, approval, "approval of release", self.release_id(number))
     }
 
+    fn approval_if_any(&self, number: u32) -> Result<Option<Approval>, Refusal> {
+        match self.approval(number) {
+            Ok(approval) => Ok(Some(approval)),
+            Err(Refusal::NotFound { .. }) => Ok(None),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
     fn rollout(&self, number: u32) -> Result<Rollout, Refusal> {
         record!(self, rollouts, rollout, "rollout", RolloutId::new(self.name(), number))
     }
@@ -185,7 +193,7 @@ impl Step<'_> {
             !matches!(release.state, ReleaseState::WaitingForTest { .. } | ReleaseState::WaitingForRollout);
         self.move_release(&release, &ReleaseEvent::Superseded { by }, format!("by {by}"))?;
         self.change.withdraw.push(Effect::DeployTest { release: self.release_id(number) }.key());
-        if had_approval && let Ok(approval) = self.approval(number) {
+        if had_approval && let Some(approval) = self.approval_if_any(number)? {
             let next = approval.transition(&ApprovalEvent::Superseded { by }, self.at)?;
             self.withdraw_approval_effects(&approval);
             self.change.approvals.insert(number, next);
