@@ -286,6 +286,15 @@ impl Step<'_> {
 
     pub(super) fn on_approval(&mut self, number: u32, event: &ApprovalEvent) -> Result<(), Refusal> {
         let approval = self.approval(number)?;
+        // The clock was set back after the timer was due. Without a new timer nothing would ever end this approval.
+        if let ApprovalEvent::Expired { round } = event
+            && *round == approval.round
+            && approval.state == ApprovalState::Open
+            && self.at < approval.expires_at
+        {
+            self.change.ask.push(expiry_effect(&approval));
+            return Ok(());
+        }
         let next = approval.transition(event, self.at)?;
         if next == approval {
             return Ok(());
@@ -505,10 +514,9 @@ fn approval_effects(approval: &Approval) -> Vec<Effect> {
         round: approval.round,
         tester: tester.clone(),
     });
-    let expiry = Effect::ExpireApproval {
-        release: approval.release.clone(),
-        round: approval.round,
-        due_at: approval.expires_at,
-    };
-    mails.chain([expiry]).collect()
+    mails.chain([expiry_effect(approval)]).collect()
+}
+
+fn expiry_effect(approval: &Approval) -> Effect {
+    Effect::ExpireApproval { release: approval.release.clone(), round: approval.round, due_at: approval.expires_at }
 }
