@@ -485,7 +485,9 @@ impl Step<'_> {
             return self.next_rollout();
         };
         let rollout = self.rollout(running)?;
-        if rollout.release.number == to {
+        let is_going_back =
+            matches!(rollout.state, RolloutState::RollingBack { .. } | RolloutState::DrainingBack { .. });
+        if rollout.release.number == to && !is_going_back {
             return Err(Refusal::NotNow(format!("traffic is moving to release {to} already")));
         }
         self.change.train.rollback_next = Some(pending);
