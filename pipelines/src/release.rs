@@ -263,3 +263,6 @@ impl Release {
         Ok(next)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -555,3 +555,6 @@ fn thin_out(samples: &mut Vec<Sample>) {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

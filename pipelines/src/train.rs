@@ -3,6 +3,8 @@
 //! Not here: the states of each machine (their own modules), the reactions themselves ([`step`]) and the store.
 
 mod step;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, fmt};
 
