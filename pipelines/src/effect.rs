@@ -141,7 +141,8 @@ impl Effect {
     pub fn key(&self) -> String {
         let word = self.kind().word();
         match self {
-            Self::ProcessDelivery { delivery, .. } => format!("{word}/{delivery}"),
+            // Of a fixed length: keys sort as the numbers do, and hooks are looked at in the order in which they came.
+            Self::ProcessDelivery { delivery, .. } => format!("{word}/{delivery:020}"),
             Self::PollRepository { service, .. } => format!("{word}/{service}"),
             Self::ExecuteRun { run } => format!("{word}/{run}"),
             Self::DeployTest { release } | Self::Promote { release } => format!("{word}/{release}"),
@@ -154,6 +155,28 @@ impl Effect {
             Self::Measure { rollout, .. } => format!("{word}/{rollout}"),
             Self::DrainRevision { rollout, revision } => format!("{word}/{rollout}/{revision}"),
         }
+    }
+
+    /// The lane that it is performed in: two effects of one lane are never performed side by side. An effect that is
+    /// withdrawn while it is being performed still acts to its end, so what undoes its work must come after it.
+    #[must_use]
+    pub fn lane(&self) -> Option<String> {
+        let lane = match self {
+            // A hook and a poll that see the same commit at once would both make a run of it.
+            Self::ProcessDelivery { .. } | Self::PollRepository { .. } => "refs",
+            // Each removes what the other has just started.
+            Self::DeployTest { .. } => "test",
+            // A revision that is still starting when it is drained would leave containers behind.
+            Self::StartRevision { .. } | Self::DrainRevision { .. } => "production",
+            Self::ExecuteRun { .. }
+            | Self::SendApprovalMail { .. }
+            | Self::SendCodeMail { .. }
+            | Self::ExpireApproval { .. }
+            | Self::Promote { .. }
+            | Self::ApplyTraffic { .. }
+            | Self::Measure { .. } => return None,
+        };
+        Some(format!("{lane}/{}", self.service()))
     }
 
     /// When it may be performed at the earliest.
@@ -213,5 +236,11 @@ mod tests {
     fn every_kind_has_a_word_of_its_own() {
         let words: BTreeSet<&str> = EffectKind::ALL.iter().map(|kind| kind.word()).collect();
         assert_eq!(words.len(), EffectKind::ALL.len());
+    }
+
+    #[test]
+    fn keys_of_deliveries_sort_as_they_came() {
+        let key = |delivery| Effect::ProcessDelivery { delivery, service: "shop".parse().unwrap() }.key();
+        assert!([9, 10, 99, 100, u64::MAX].map(key).is_sorted());
     }
 }

@@ -18,7 +18,8 @@ use crate::store::EffectsChanged;
 #[derive(Debug, Default)]
 struct Inner {
     pending: BTreeMap<String, PendingEffect>,
-    leased: BTreeSet<String>,
+    /// What is being performed, with its lane.
+    leased: BTreeMap<String, Option<String>>,
 }
 
 /// The pending effects.
@@ -32,7 +33,7 @@ impl EffectQueue {
     /// A queue of what the store has.
     #[must_use]
     pub fn new(pending: Vec<(String, PendingEffect)>) -> Self {
-        let inner = Inner { pending: pending.into_iter().collect(), leased: BTreeSet::new() };
+        let inner = Inner { pending: pending.into_iter().collect(), leased: BTreeMap::new() };
         Self { inner: Mutex::new(inner), signal: Notify::new() }
     }
 
@@ -58,23 +59,26 @@ impl EffectQueue {
 
     /// Leases up to `limit` due effects that drivers perform (runs are leased by runners), and says when the next one is
     /// due. An effect that is being performed is not leased again, even if it was asked for anew: its performer is told
-    /// by [`EffectQueue::release`].
+    /// by [`EffectQueue::release`]. Nor is one whose lane is taken.
     pub fn lease_due(&self, now: UnixMs, limit: usize) -> (Vec<(String, PendingEffect)>, Option<UnixMs>) {
         let mut inner = self.lock();
         let mut due = Vec::new();
         let mut next: Option<UnixMs> = None;
+        let mut taken: BTreeSet<String> = inner.leased.values().flatten().cloned().collect();
         for (key, pending) in &inner.pending {
-            if pending.effect.kind() == EffectKind::ExecuteRun || inner.leased.contains(key) {
+            if pending.effect.kind() == EffectKind::ExecuteRun || inner.leased.contains_key(key) {
                 continue;
             }
+            let lane = pending.effect.lane();
             if pending.not_before > now {
                 next = Some(next.map_or(pending.not_before, |next| next.min(pending.not_before)));
-            } else if due.len() < limit {
+            } else if due.len() < limit && lane.as_ref().is_none_or(|lane| !taken.contains(lane)) {
+                taken.extend(lane);
                 due.push((key.clone(), pending.clone()));
             }
         }
-        for (key, _) in &due {
-            inner.leased.insert(key.clone());
+        for (key, pending) in &due {
+            inner.leased.insert(key.clone(), pending.effect.lane());
         }
         (due, next)
     }
@@ -143,5 +147,46 @@ impl EffectQueue {
             pending.not_before = now;
         }
         self.signal.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pending(effect: Effect) -> (String, PendingEffect) {
+        let not_before = effect.due_at();
+        let pending =
+            PendingEffect { effect, asked_by: 1, asked_at: UnixMs(0), failures: 0, not_before, last_error: None };
+        (pending.effect.key(), pending)
+    }
+
+    fn deploy(service: &str, number: u32) -> Effect {
+        Effect::DeployTest { release: pipelines::ids::ReleaseId::new(service.parse().unwrap(), number) }
+    }
+
+    fn lease(queue: &EffectQueue) -> Vec<String> {
+        queue.lease_due(UnixMs(5), 10).0.into_iter().map(|(key, _)| key).collect()
+    }
+
+    #[test]
+    fn a_lane_is_performed_one_by_one_and_services_side_by_side() {
+        let queue = EffectQueue::new([deploy("a", 1), deploy("a", 2), deploy("b", 1)].map(pending).to_vec());
+        assert_eq!(lease(&queue), ["deploy-test/a/1", "deploy-test/b/1"]);
+        // Withdrawn while it is being performed: what comes after it still waits for its end.
+        queue.take(EffectsChanged { gone: vec!["deploy-test/a/1".into()], ..EffectsChanged::default() });
+        assert_eq!(lease(&queue), [""; 0]);
+        queue.release("deploy-test/a/1");
+        assert_eq!(lease(&queue), ["deploy-test/a/2"]);
+    }
+
+    #[test]
+    fn what_is_not_due_says_when_and_takes_no_lane() {
+        let name: ServiceName = "a".parse().unwrap();
+        let poll = Effect::PollRepository { service: name.clone(), due_at: UnixMs(9) };
+        let hook = Effect::ProcessDelivery { delivery: 1, service: name };
+        let queue = EffectQueue::new([poll, hook].map(pending).to_vec());
+        let (due, next) = queue.lease_due(UnixMs(5), 10);
+        assert_eq!((due.len(), next), (1, Some(UnixMs(9))));
     }
 }
