@@ -8,7 +8,9 @@ export function log(root) {
   let follow = "follows" in root.dataset;
   let unseen = 0;
 
-  const errors = () => (root.dataset.errors ?? "").split(" ").filter(Boolean).map(Number);
+  const errors = () => (root.dataset.errors ?? "").split(" ").filter(Boolean);
+  // A line is known by its step and its number in it: L3.187.
+  const after = (a, b) => { const [s, n] = a.split("."), [t, m] = b.split("."); return (s - t || n - m) > 0; };
 
   function atEnd() {
     return root.getBoundingClientRect().bottom <= innerHeight + 80;
@@ -58,37 +60,40 @@ export function log(root) {
     if (!("follows" in next.dataset)) follow = false;
   }
 
-  function go(number) {
-    const line = document.getElementById(`L${number}`);
-    if (line) { line.closest("details").open = true; location.hash = `L${number}`; }
-    else location.assign(`?from=${Math.max(1, number - 20)}#L${number}`);
+  function go(id) {
+    const line = document.getElementById(`L${id}`);
+    if (line) { line.closest("details").open = true; location.hash = `L${id}`; return; }
+    const [step, number] = id.split(".");
+    const name = document.getElementById(`step-${step}`)?.dataset.step ?? "";
+    location.assign(`?step=${encodeURIComponent(name)}&from=${Math.max(1, number - 20)}#L${id}`);
   }
 
   function error(step) {
-    const here = Number(/^#L(\d+)/.exec(location.hash)?.[1] ?? 0);
+    const here = /^#L(\d+\.\d+)/.exec(location.hash)?.[1] ?? "0.0";
     const all = errors();
-    const next = step > 0 ? all.find((n) => n > here) ?? all[0] : all.findLast((n) => n < here) ?? all.at(-1);
+    const next = step > 0 ? all.find((n) => after(n, here)) ?? all[0] : all.findLast((n) => after(here, n)) ?? all.at(-1);
     if (next) go(next);
   }
 
-  // #L120-L140 marks a range; a click with shift makes one.
+  // #L3.120-L3.140 marks a range; a click with shift makes one.
   function mark() {
     for (const line of root.querySelectorAll(".sel")) line.classList.remove("sel");
-    const range = /^#L(\d+)-L(\d+)$/.exec(location.hash);
-    const one = /^#(L\d+|step-\d+)$/.exec(location.hash);
+    const range = /^#L(\d+)\.(\d+)-L\1\.(\d+)$/.exec(location.hash);
+    const one = /^#(L\d+\.\d+|step-\d+)$/.exec(location.hash);
     if (one) document.getElementById(one[1])?.closest("details")?.setAttribute("open", "");
     if (!range) return;
-    const [from, to] = [Number(range[1]), Number(range[2])].sort((a, b) => a - b);
-    for (let n = from; n <= Math.min(to, from + SHOWN_MAX); n += 1) document.getElementById(`L${n}`)?.classList.add("sel");
-    const first = document.getElementById(`L${from}`);
+    const [from, to] = [Number(range[2]), Number(range[3])].sort((a, b) => a - b);
+    const line = (n) => document.getElementById(`L${range[1]}.${n}`);
+    for (let n = from; n <= Math.min(to, from + SHOWN_MAX); n += 1) line(n)?.classList.add("sel");
+    const first = line(from);
     first?.closest("details").setAttribute("open", "");
     first?.scrollIntoView({ block: "center" });
   }
 
   root.addEventListener("click", (e) => {
-    const number = e.shiftKey && e.target.closest?.("p > a")?.textContent;
-    const here = /^#L(\d+)/.exec(location.hash)?.[1];
-    if (number && here) { e.preventDefault(); location.hash = `L${here}-L${number}`; }
+    const id = e.shiftKey && e.target.closest?.("p[id]")?.id;
+    const here = /^#(L(\d+)\.\d+)/.exec(location.hash);
+    if (id?.startsWith(`L${here?.[2]}.`)) { e.preventDefault(); location.hash = `${here[1]}-${id}`; }
   });
   document.getElementById("next-error")?.addEventListener("click", (e) => { e.preventDefault(); error(1); });
   tail?.addEventListener("click", () => { follow = true; toEnd(); });

@@ -198,7 +198,7 @@ impl Page<'_> {
 pub enum Disabled {
     RunEnded { at_ms: i64 },
     RunNotEnded,
-    NothingFailed,
+    FromFork,
     PausedResumeFirst,
     LastStep,
     RolloutEnded,

@@ -36,8 +36,8 @@ pub struct AccountLine {
     pub mail: Option<String>,
     /// What it may do.
     pub roles: Vec<Role>,
-    /// When it was last seen.
-    pub seen_at_ms: Option<i64>,
+    /// When it was made.
+    pub made_at_ms: i64,
     /// It cannot sign in.
     pub locked: bool,
     /// It is the account of the person who looks, who cannot lock it.
@@ -94,8 +94,6 @@ pub struct TokenLine {
     pub scopes: Vec<String>,
     /// When it was made.
     pub made_at_ms: i64,
-    /// When it was last used.
-    pub used_at_ms: Option<i64>,
     /// When it ends.
     pub until_ms: Option<i64>,
 }

@@ -116,7 +116,7 @@ pub enum ApprovalState {
 }
 
 /// What was wrong with the last decision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each variant is the problem that it names")]
 pub enum DecideProblem {
     WrongCode { tries_left: u32 },
@@ -124,13 +124,15 @@ pub enum DecideProblem {
     CodeNeeded,
     CommentNeeded,
     CommentTooLong { max_chars: u64 },
-    TooManyCodes { wait_ms: i64 },
+    TooManyCodes,
+    OwnCommit,
+    ClaimedBy { who: String },
 }
 
 /// The decision's form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecideForm {
-    /// The page's own address; the forms post to `…/decide`, `…/code`, `…/claim`, `…/release`, `…/ask-again`.
+    /// The page's own address, which opens the decision and so is never logged; the forms post to `…/decide`, `…/code`, `…/claim`, `…/release`, `…/ask-again`.
     pub base: String,
     /// A mailed code is the proof; else the person is signed in.
     pub needs_code: bool,

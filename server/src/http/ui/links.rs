@@ -48,9 +48,14 @@ pub fn service_rollback(name: &str) -> String {
     format!("/services/{name}/rollback")
 }
 
+/// Asks the repository now (POST).
+pub fn service_poll(name: &str) -> String {
+    format!("/services/{name}/poll")
+}
+
 /// The address that a forge calls.
-pub fn hook(base_url: &str, forge: &str, service: &str) -> String {
-    format!("{base_url}/hooks/{forge}/{service}")
+pub fn hook(base_url: &str, service: &str) -> String {
+    format!("{base_url}/hooks/{service}")
 }
 
 /// A run's page; runs are numbered per service.
@@ -58,7 +63,7 @@ pub fn run(service: &str, run: u64) -> String {
     format!("/services/{service}/runs/{run}")
 }
 
-/// A run's verb: `rerun`, `rerun-failed`, `cancel` (POST).
+/// A run's verb: `rerun`, `cancel` (POST).
 pub fn run_verb(service: &str, run_number: u64, verb: &str) -> String {
     format!("{}/{verb}", run(service, run_number))
 }
@@ -68,27 +73,39 @@ pub fn run_log(service: &str, run_number: u64) -> String {
     format!("{}/log", run(service, run_number))
 }
 
-/// The live events of a run and its log, from a line on.
-pub fn run_events(service: &str, run_number: u64, from_line: u64) -> String {
-    format!("{}/events?from={from_line}", run(service, run_number))
+/// A run's page with a window of a step's log that begins at a line.
+pub fn run_window(service: &str, run_number: u64, step: &str, from_line: u64) -> String {
+    let step: String = url::form_urlencoded::byte_serialize(step.as_bytes()).collect();
+    format!("{}?step={step}&from={from_line}", run(service, run_number))
 }
 
-/// The approval page of a signed-in person.
-pub fn approval(id: &str) -> String {
-    format!("/approvals/{id}")
+/// The live events of a run and its logs, from the lines on that the page has.
+pub fn run_events(service: &str, run_number: u64, from: &str) -> String {
+    format!("{}/events?from={from}", run(service, run_number))
+}
+
+/// The approval page of a signed-in person; approvals have the number of their build.
+pub fn approval(service: &str, build: u64) -> String {
+    format!("/services/{service}/approvals/{build}")
 }
 
 /// The approval page behind the mailed link.
-pub fn approval_by_link(token: &str) -> String {
-    format!("/a/{token}")
+pub fn approval_by_link(service: &str, build: u64, token: &str) -> String {
+    format!("/approve/{service}/{build}/{token}")
 }
 
-/// The rollout of a release.
-pub fn rollout(service: &str, build: u64) -> String {
-    format!("/services/{service}/rollouts/{build}")
+/// A rollout; rollouts are numbered per service.
+pub fn rollout(service: &str, number: u64) -> String {
+    format!("/services/{service}/rollouts/{number}")
 }
 
-/// The live events of some topics: `board`, `service:NAME`, `run:SERVICE:N`, `approval:ID`, `rollout:SERVICE:BUILD`.
+/// A mail of the folder.
+pub fn mail(id: &str) -> String {
+    format!("{MAILBOX}/{id}")
+}
+
+/// The live events of some topics: `board`, `service:NAME`, `run:SERVICE:N`, `approval:SERVICE:BUILD`,
+/// `rollout:SERVICE:N`, `mailbox`.
 pub fn events(topics: &[&str]) -> String {
     format!("{EVENTS}?topics={}", topics.join(","))
 }

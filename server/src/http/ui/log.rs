@@ -5,10 +5,25 @@ use super::ansi::Painter;
 use super::markup::Markup;
 use super::run::StepState;
 
+/// A line's place in the page: its anchor is `L3.187`, of the step with index 3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LineId {
+    /// The step's index in the run.
+    pub step: usize,
+    /// Its number in the step's log, from 1.
+    pub line: u64,
+}
+
+impl std::fmt::Display for LineId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.step, self.line)
+    }
+}
+
 /// One line, painted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLine {
-    /// Its number in the whole log, from 1.
+    /// Its number in the step's log, from 1.
     pub number: u64,
     /// Its text, escaped and coloured.
     pub html: Markup,
@@ -24,12 +39,13 @@ impl LogLine {
 
     /// The line's element, without a line end: also the data of a live `line` event. `step` is the index of its step.
     pub fn element(&self, step: usize) -> Markup {
+        let id = LineId { step, line: self.number };
         let mut p = Markup::known("<p id=\"L");
-        p.figures(format_args!("{}", self.number));
+        p.figures(format_args!("{id}"));
         p.raw("\" data-in=\"step-");
         p.figures(format_args!("{step}"));
         p.raw(if self.error { "\" class=\"err\"><a href=\"#L" } else { "\"><a href=\"#L" });
-        p.figures(format_args!("{}", self.number));
+        p.figures(format_args!("{id}"));
         p.raw("\">");
         p.figures(format_args!("{}", self.number));
         p.raw("</a><span>");
@@ -52,7 +68,7 @@ pub struct LogGroup {
     pub took_ms: Option<i64>,
     /// Unfolded: the step that failed or runs.
     pub open: bool,
-    /// The first and last line of the step in the whole log; none where it wrote nothing.
+    /// The first and last line of the step's log; none where it wrote nothing.
     pub range: Option<(u64, u64)>,
     /// The lines within the window; fewer than the range where the window ends.
     pub lines: Vec<LogLine>,
@@ -92,6 +108,8 @@ pub struct LogSearch {
 pub struct LogHit {
     /// The step's index.
     pub step: usize,
+    /// The step's name.
+    pub name: String,
     /// The line.
     pub line: LogLine,
 }
@@ -101,21 +119,16 @@ pub struct LogHit {
 pub struct LogView {
     /// The steps that have begun, in their order.
     pub groups: Vec<LogGroup>,
-    /// How many lines the whole log has.
+    /// How many lines the logs of all steps have.
     pub total_lines: u64,
-    /// The numbers of the lines that tell of an error, the first ones where there are many.
-    pub errors: Vec<u64>,
+    /// The lines that tell of an error, in the page's order; the first ones where there are many.
+    pub errors: Vec<LineId>,
+    /// How many lines of each log the page has, in the order in which the logs began: from there live lines go on.
+    pub next: String,
     /// The last search, if one was asked.
     pub search: Option<LogSearch>,
     /// The log grows: the page follows its end.
     pub follows: bool,
     /// Lines were dropped because the log reached its bound.
     pub truncated: bool,
-}
-
-impl LogView {
-    /// The number of the line after the last one shown or folded, from which live lines go on.
-    pub fn next_line(&self) -> u64 {
-        self.total_lines + 1
-    }
 }

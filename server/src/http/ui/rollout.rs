@@ -129,7 +129,8 @@ pub enum Verb {
     PromoteFully,
     Pause { at_percent: u32 },
     Resume,
-    Abort { to: String },
+    Abort { to: Option<String> },
+    Replace { by: String },
     TryAgain,
 }
 
@@ -142,12 +143,13 @@ impl Verb {
             Self::Pause { .. } => "pause",
             Self::Resume => "resume",
             Self::Abort { .. } => "abort",
+            Self::Replace { .. } => "replace",
             Self::TryAgain => "try-again",
         }
     }
 
     const fn is_abort(&self) -> bool {
-        matches!(self, Self::Abort { .. })
+        matches!(self, Self::Abort { .. } | Self::Replace { .. })
     }
 }
 
@@ -165,6 +167,8 @@ pub struct VerbButton {
 pub struct RolloutView {
     /// The service.
     pub service: String,
+    /// The rollout's number within the service.
+    pub number: u64,
     /// The build that takes over.
     pub build: u64,
     /// Its version.
@@ -224,7 +228,7 @@ impl RolloutView {
     }
 
     fn action(&self) -> String {
-        links::rollout(&self.service, self.build)
+        links::rollout(&self.service, self.number)
     }
 
     fn stairs(&self, t: &Text<'_>) -> Vec<Stair> {
@@ -261,7 +265,7 @@ impl RolloutView {
     }
 
     fn topic(&self) -> String {
-        format!("rollout:{}:{}", self.service, self.build)
+        format!("rollout:{}:{}", self.service, self.number)
     }
 
     fn state_icon(&self) -> Option<Markup> {

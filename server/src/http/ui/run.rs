@@ -1,6 +1,6 @@
 //! One run: its steps at the left, its log at the right, and first of all whose failure it is. Not here: how the run went.
 
-use super::log::LogView;
+use super::log::{LineId, LogView};
 use super::markup::{icon, icon_in};
 use super::text::Text;
 use super::train::Train;
@@ -61,6 +61,8 @@ pub struct StepView {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each variant is the state that it names")]
 pub enum RunState {
+    /// Recorded, not to be executed.
+    Held,
     Queued {
         position: u64,
         of: u64,
@@ -146,8 +148,6 @@ pub struct RunView {
     pub median_over: u64,
     /// Its log.
     pub log: LogView,
-    /// Runs the failed step and what follows again.
-    pub rerun_failed: Press,
     /// Runs all again.
     pub rerun: Press,
     /// Ends it; posts `reason`.
@@ -163,13 +163,6 @@ pub(super) struct Bar {
 impl RunView {
     fn is_live(&self) -> bool {
         matches!(self.state, RunState::Queued { .. } | RunState::Running { .. })
-    }
-
-    fn failed_step(&self) -> Option<&str> {
-        self.steps
-            .iter()
-            .find(|step| matches!(step.state, StepState::Failed | StepState::Fault))
-            .map(|step| step.name.as_str())
     }
 
     fn bar(&self, step: &StepView) -> Option<Bar> {
@@ -193,6 +186,7 @@ impl RunView {
         match self.state {
             RunState::Failed { .. } | RunState::FileInvalid | RunState::CommitGone => icon_in("fail", "bad"),
             RunState::Fault { .. } => icon_in("fault", "warn"),
+            RunState::Held => icon_in("hold", "warn"),
             RunState::Queued { .. } => icon("wait"),
             RunState::Running { .. } => icon_in("move", "acc"),
             RunState::Cancelled => icon("skip"),
@@ -217,16 +211,21 @@ impl RunView {
         matches!(self.state, RunState::Failed { .. } | RunState::FileInvalid | RunState::CommitGone)
     }
 
-    fn first_error(&self) -> Option<u64> {
+    fn first_error(&self) -> Option<LineId> {
         self.log.errors.first().copied()
     }
 
-    fn second_error(&self) -> Option<u64> {
+    fn second_error(&self) -> Option<LineId> {
         self.log.errors.get(1).copied()
     }
 
     fn events(&self) -> String {
-        links::run_events(&self.service, self.run, self.log.next_line())
+        links::run_events(&self.service, self.run, &self.log.next)
+    }
+
+    /// The page with a window of a step's log that begins at a line.
+    fn window(&self, step: &str, line: u64) -> String {
+        links::run_window(&self.service, self.run, step, line)
     }
 
     fn whole_log(&self) -> String {

@@ -47,8 +47,8 @@ pub struct EnvironmentView {
     pub claimed_by: Option<String>,
     /// Where it runs: data, `docker, machine a`.
     pub runs_on: String,
-    /// Containers that are ready, of how many.
-    pub ready: (u32, u32),
+    /// How many containers it has.
+    pub containers: u32,
 }
 
 impl EnvironmentView {
@@ -122,7 +122,7 @@ pub enum Became {
     Run { run: u64, release: bool },
     Repeat,
     Ignored { reason: Ignored },
-    Refused { status: u16 },
+    Refused { reason: String },
     Failed { answer: String },
 }
 

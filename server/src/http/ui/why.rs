@@ -8,6 +8,7 @@ pub enum Party {
     Git,
     TestRegistry,
     ProductionRegistry,
+    Registries,
     Engine,
     Mail,
     Gateway,
@@ -77,10 +78,35 @@ pub struct Limit {
     pub figure: Figure,
 }
 
+/// The check that a new version failed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FailedCheck {
+    /// What it measures.
+    pub measure: Measure,
+    /// The new version's figure.
+    pub value: Figure,
+    /// What it was held to.
+    pub against: Against,
+}
+
+/// What a figure was held to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Against {
+    /// A fixed limit.
+    Limit(Limit),
+    /// The stable version's figure over the same time.
+    Stable(Figure),
+}
+
 /// The answer to "why is it not live yet?", or to "what is it doing?" for a run that makes no release.
 #[derive(Debug, Clone, PartialEq)]
 #[expect(missing_docs, reason = "the fields are the figures and people of the sentence; times in ms UTC, spans in ms")]
 pub enum Why {
+    NothingPushed,
+    RunHeld { reason: String },
+    Cancelling { reason: String },
+    CodeFailed { step: Option<String>, reason: String },
+    RunFault { step: Option<String>, reason: String },
     Queued { position: u64, of: u64, behind: Option<(String, u64)> },
     Running { phase: Phase, elapsed_ms: i64, usual_ms: Option<i64> },
     StepFailed { step: String, exit_code: i64, line: Option<u64>, told: Option<String> },
@@ -88,10 +114,10 @@ pub enum Why {
     ImageFailed { line: Option<u64>, told: Option<String> },
     FileInvalid { file: String, problems: u64 },
     CommitGone { commit: String },
-    RunCancelled { by: String, reason: String },
+    RunCancelled { by: Option<String>, reason: String },
     NoRelease { ref_name: String },
     Fault { party: Party, answer: Answer, attempt: u32, next_in_ms: i64 },
-    FaultGaveUp { party: Party, answer: Answer, attempts: u32 },
+    FaultLasts { party: Party, answer: Answer, attempts: u32, next_in_ms: i64 },
     MailWaits { answer: Answer, next_in_ms: i64 },
     DeployingToTest { build: u64 },
     UnhealthyInTest { detail: String, told: Option<String> },
@@ -100,22 +126,26 @@ pub enum Why {
     TestersMayDecide { testers: Vec<String>, until_ms: i64 },
     SomeoneIsTesting { who: String, since_ms: i64, until_ms: i64 },
     MoreApprovals { have: u32, need: u32, testers: Vec<String>, until_ms: i64 },
-    BehindClaim { build: u64, who: String, until_ms: i64 },
+    BehindClaim { build: u64, who: Option<String>, until_ms: Option<i64> },
     Rejected { by: String, at_ms: i64, comment: String },
     Expired { at_ms: i64 },
-    Superseded { build: u64, by: String },
-    Promoting { done: u64, of: u64 },
-    WaitsForRollout { version: String },
-    Canary { percent: u32, step: usize, of: usize, next_percent: Option<u32>, next_in_ms: i64 },
+    Superseded { build: u64, by: Option<String> },
+    Promoting { bytes: Option<(u64, u64)> },
+    WaitsForRollout { version: Option<String> },
+    Canary { percent: u32, step: usize, of: usize, next_percent: Option<u32>, next_in_ms: Option<i64> },
+    Starting,
     Preview { switches_in_ms: Option<i64> },
+    Keeping { until_ms: Option<i64> },
+    Draining,
     Rolling { ready: u32, of: u32 },
     TooFewRequests { have: u64, need: u64, until_ms: Option<i64> },
-    Paused { by: String, at_ms: i64, comment: String },
-    RollingBack { to: String },
-    RolledBack { percent: u32, measure: Measure, value: Figure, limit: Limit, requests: u64, to: String, at_ms: i64 },
-    RolloutFailed { detail: String, to: String, at_ms: i64 },
-    Aborted { by: String, to: String, at_ms: i64 },
+    Paused { by: String },
+    RollingBack { to: Option<String> },
+    RolledBack { percent: u32, failed: FailedCheck, requests: u64, to: Option<String>, at_ms: i64 },
+    RolloutFailed { detail: String, to: Option<String>, at_ms: i64 },
+    Aborted { by: String, to: Option<String>, at_ms: i64 },
     Live { version: String, since_ms: i64 },
+    Retired { version: String },
 }
 
 /// A sentence: its cause in bold, then the rest.

@@ -11,7 +11,7 @@ use super::super::rollout::{
 };
 use super::super::services::ServiceForm;
 use super::super::train::{StationState, Train, Word};
-use super::super::why::{Answer, Figure, Limit, Measure, Party, Phase, Why};
+use super::super::why::{Against, Answer, FailedCheck, Figure, Limit, Measure, Party, Phase, Why};
 use super::{DAY, DIGEST, HOUR, MINUTE, NOW, Station, UNTIL, s, still, train};
 
 fn row(service: &str, version: Option<&str>, run: u64, commit: &str, group: Group, train: Train) -> BoardRow {
@@ -170,17 +170,19 @@ fn payments_train() -> Train {
 }
 
 fn canary_why() -> Why {
-    Why::Canary { percent: 25, step: 3, of: 6, next_percent: Some(50), next_in_ms: 250_000 }
+    Why::Canary { percent: 25, step: 3, of: 6, next_percent: Some(50), next_in_ms: Some(250_000) }
 }
 
 fn rolled_back() -> Why {
     Why::RolledBack {
         percent: 25,
-        measure: Measure::SuccessRate,
-        value: Figure::Percent(97.1),
-        limit: Limit { at_least: true, figure: Figure::Percent(99.0) },
+        failed: FailedCheck {
+            measure: Measure::SuccessRate,
+            value: Figure::Percent(97.1),
+            against: Against::Limit(Limit { at_least: true, figure: Figure::Percent(99.0) }),
+        },
         requests: 1_840,
-        to: s("1.11.3"),
+        to: Some(s("1.11.3")),
         at_ms: NOW - 31 * MINUTE,
     }
 }
@@ -370,6 +372,7 @@ pub(in super::super) fn rollout() -> RolloutView {
     let hold_ms = Some(10 * MINUTE);
     RolloutView {
         service: s("payments"),
+        number: 31,
         build: 877,
         version: s("1.9.0"),
         from: Some(s("1.8.2")),
@@ -401,7 +404,7 @@ pub(in super::super) fn rollout() -> RolloutView {
             VerbButton { verb: Verb::Promote { to_percent: 50 }, disabled: None },
             VerbButton { verb: Verb::PromoteFully, disabled: None },
             VerbButton { verb: Verb::Pause { at_percent: 25 }, disabled: None },
-            VerbButton { verb: Verb::Abort { to: s("1.8.2") }, disabled: None },
+            VerbButton { verb: Verb::Abort { to: Some(s("1.8.2")) }, disabled: None },
         ],
     }
 }
@@ -414,8 +417,7 @@ pub(super) fn rollout_states() -> Vec<(&'static str, RolloutView)> {
     held.steps[2].state = WeightState::NotYet { hold_ms: None };
     let mut paused = rollout();
     paused.state = RolloutState::Paused;
-    paused.why =
-        Why::Paused { by: s("tester-zm"), at_ms: NOW - 9 * MINUTE, comment: s("Waiting for the bank’s window") };
+    paused.why = Why::Paused { by: s("tester-zm") };
     paused.verbs[0].disabled = Some(Disabled::PausedResumeFirst);
     paused.verbs[2] = VerbButton { verb: Verb::Resume, disabled: None };
     let mut back = rollout();

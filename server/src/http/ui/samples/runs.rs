@@ -1,7 +1,7 @@
 //! Samples of a run and its log.
 
 use super::super::ansi::Painter;
-use super::super::log::{LogGroup, LogHit, LogLine, LogSearch, LogView};
+use super::super::log::{LineId, LogGroup, LogHit, LogLine, LogSearch, LogView};
 use super::super::run::{FileProblem, RunState, RunView, StepState, StepView, Trigger};
 use super::super::why::{Answer, Party, Phase, Why};
 use super::super::{Disabled, Press};
@@ -64,20 +64,21 @@ fn log() -> LogView {
     LogView {
         groups: vec![
             folded(0, "checkout", 3_000, 1, 3),
-            folded(1, "install", 11_000, 4, 32),
-            folded(2, "lint", 8_000, 33, 40),
+            folded(1, "install", 11_000, 1, 29),
+            folded(2, "lint", 8_000, 1, 8),
             LogGroup {
                 step: 3,
                 name: s("test"),
                 state: StepState::Failed,
                 took_ms: Some(131_000),
                 open: true,
-                range: Some((41, 209)),
+                range: Some((1, 209)),
                 lines,
             },
         ],
-        total_lines: 209,
-        errors: vec![187, 202],
+        total_lines: 249,
+        errors: vec![LineId { step: 3, line: 187 }, LineId { step: 3, line: 202 }],
+        next: s("3,29,8,209"),
         search: None,
         follows: false,
         truncated: false,
@@ -111,7 +112,6 @@ pub(in super::super) fn run() -> RunView {
         ],
         median_over: 20,
         log: log(),
-        rerun_failed: Press::to("/services/invoices/runs/218/rerun-failed"),
         rerun: Press::to("/services/invoices/runs/218/rerun"),
         cancel: Press::to("/services/invoices/runs/218/cancel")
             .unless(Some(Disabled::RunEnded { at_ms: NOW - 6 * MINUTE })),
@@ -151,7 +151,8 @@ pub(super) fn other_states() -> Vec<(&'static str, RunView)> {
     passed.log.groups[3].state = StepState::Passed;
     passed.log.errors.clear();
     let mut painter = Painter::new();
-    let hit = LogHit { step: 3, line: LogLine::new(178, "gives the first number", false, &mut painter) };
+    let hit =
+        LogHit { step: 3, name: s("test"), line: LogLine::new(178, "gives the first number", false, &mut painter) };
     passed.log.search = Some(LogSearch { query: s("<first>"), hits: vec![hit], total: 1 });
     passed.log.truncated = true;
 

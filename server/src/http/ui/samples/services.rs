@@ -30,10 +30,7 @@ fn hook() -> HookView {
         at_ms: NOW - age,
     };
     HookView {
-        urls: vec![
-            (s("GitHub"), s("https://windlass.example.com/hooks/github/checkout")),
-            (s("Gitea, Forgejo"), s("https://windlass.example.com/hooks/gitea/checkout")),
-        ],
+        urls: vec![(s("GitHub, Gitea, Forgejo"), s("https://windlass.example.com/hooks/checkout"))],
         new_secret: None,
         allows_unsigned: false,
         polled_every_ms: Some(5 * MINUTE),
@@ -50,7 +47,14 @@ fn hook() -> HookView {
                 Signature::Right,
                 2 * HOUR,
             ),
-            delivery("push", "main", "", Became::Refused { status: 401 }, Signature::Wrong, 5 * HOUR),
+            delivery(
+                "push",
+                "main",
+                "",
+                Became::Refused { reason: s("its signature is wrong") },
+                Signature::Wrong,
+                5 * HOUR,
+            ),
             delivery("ping", "", "", Became::Ignored { reason: Ignored::Ping }, Signature::Right, DAY),
         ],
     }
@@ -106,7 +110,7 @@ pub(super) fn service() -> ServiceView {
                 since_ms: Some(NOW - 47 * MINUTE),
                 claimed_by: Some(s("tester-lw")),
                 runs_on: s("docker, machine a"),
-                ready: (1, 1),
+                containers: 1,
             },
             EnvironmentView {
                 name: s("production"),
@@ -118,7 +122,7 @@ pub(super) fn service() -> ServiceView {
                 since_ms: Some(NOW - 6 * DAY),
                 claimed_by: None,
                 runs_on: s("docker, machine a"),
-                ready: (2, 2),
+                containers: 2,
             },
         ],
         releases: vec![live, back, old, never],
@@ -185,22 +189,22 @@ pub(super) fn sign_in() -> SignInView {
 }
 
 pub(super) fn accounts() -> AccountsView {
-    let account = |name: &str, roles: &[Role], seen: Option<i64>| AccountLine {
+    let account = |name: &str, roles: &[Role], made: i64| AccountLine {
         name: s(name),
         mail: Some(format!("{name}@example.com")),
         roles: roles.to_vec(),
-        seen_at_ms: seen.map(|age| NOW - age),
+        made_at_ms: NOW - made,
         locked: false,
         is_you: name == "tester-lw",
     };
-    let mut locked = account("dev-cy", &[Role::Developer], Some(DAY));
+    let mut locked = account("dev-cy", &[Role::Developer], DAY);
     locked.locked = true;
     AccountsView {
         accounts: vec![
-            account("admin", &Role::ALL, Some(HOUR)),
+            account("admin", &Role::ALL, HOUR),
             locked,
-            account("tester-lw", &[Role::Tester, Role::ReleaseManager], Some(MINUTE)),
-            account("tester-zm", &[Role::Tester], None),
+            account("tester-lw", &[Role::Tester, Role::ReleaseManager], MINUTE),
+            account("tester-zm", &[Role::Tester], 3 * DAY),
         ],
         new_password: Some((s("tester-zm"), s("sample-Password-1"))),
         name: s("Bad Name"),
@@ -220,7 +224,6 @@ pub(super) fn me() -> MeView {
             name: s("laptop"),
             scopes: vec![s("read"), s("approve")],
             made_at_ms: NOW - 9 * DAY,
-            used_at_ms: Some(NOW - HOUR),
             until_ms: Some(NOW + 80 * DAY),
         }],
         scopes: vec![s("read"), s("run"), s("approve")],

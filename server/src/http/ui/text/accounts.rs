@@ -8,7 +8,6 @@ words! {
     sign_in_lead: "The first start printed the admin’s password once, on the server’s terminal.", "首次启动时，管理员密码在服务器终端中显示过一次。";
     mail_address: "Mail address", "邮箱";
     roles_head: "Roles", "角色";
-    last_seen: "Last seen", "最近使用";
     add_account: "Add an account", "添加账号";
     add: "Add", "添加";
     lock: "Lock", "锁定";
@@ -25,7 +24,6 @@ words! {
     tokens_lead: "for the command line and the API", "用于命令行和 API";
     scopes: "Scopes", "权限";
     made: "Made", "创建";
-    last_used: "Last used", "最近使用";
     ends: "Ends", "到期";
     revoke: "Revoke", "撤销";
     make_token: "Make a token", "创建令牌";

@@ -269,10 +269,15 @@ impl Text<'_> {
                 format!("The comment is too long; {} at most.", self.plural(max_chars, "character", "characters")),
                 format!("意见过长，最多 {max_chars} 字。"),
             ),
-            DecideProblem::TooManyCodes { wait_ms } => (
-                format!("Too many codes were asked for. Wait {}.", self.duration(wait_ms)),
-                format!("验证码请求过多，请等待 {}。", self.duration(wait_ms)),
+            DecideProblem::TooManyCodes => (
+                String::from("Too many codes were asked for. Sign in to decide."),
+                String::from("验证码请求过多，请登录后再决定。"),
             ),
+            DecideProblem::OwnCommit => (
+                String::from("It is your own commit: another tester has to approve it."),
+                String::from("这是您自己的提交，须由其他测试人员验收。"),
+            ),
+            DecideProblem::ClaimedBy { who } => (format!("{who} is testing it already."), format!("{who} 已在测试。")),
         };
         self.pick(en, zh)
     }

@@ -147,6 +147,7 @@ impl Text<'_> {
             Party::Git => ("the git server", "Git 服务器"),
             Party::TestRegistry => ("the test registry", "测试仓库"),
             Party::ProductionRegistry => ("the production registry", "生产仓库"),
+            Party::Registries => ("a registry", "镜像仓库"),
             Party::Engine => ("the container engine", "容器引擎"),
             Party::Mail => ("the mail server", "邮件服务器"),
             Party::Gateway => ("the gateway", "网关"),

@@ -119,6 +119,7 @@ impl Text<'_> {
             Verb::Pause { .. } => self.either("Pause", "暂停"),
             Verb::Resume => self.either("Resume", "继续"),
             Verb::Abort { .. } => self.either("Abort", "中止"),
+            Verb::Replace { .. } => self.either("Replace", "替换"),
             Verb::TryAgain => self.either("Try again", "重新发布"),
         }
     }
@@ -130,7 +131,9 @@ impl Text<'_> {
             Verb::PromoteFully => (String::from("to 100\u{a0}%"), String::from("升至 100\u{a0}%")),
             Verb::Pause { at_percent } => (format!("stay at {at_percent}\u{a0}%"), format!("停在 {at_percent}\u{a0}%")),
             Verb::Resume => (String::from("the judge goes on"), String::from("评判继续")),
-            Verb::Abort { to } => (format!("100\u{a0}% to {to}"), format!("100\u{a0}% 回到 {to}")),
+            Verb::Abort { to: Some(to) } => (format!("100\u{a0}% to {to}"), format!("100\u{a0}% 回到 {to}")),
+            Verb::Abort { to: None } => (String::from("nothing stays live"), String::from("没有线上版本")),
+            Verb::Replace { by } => (format!("go back, then roll out {by}"), format!("先回退，再发布 {by}")),
             Verb::TryAgain => (String::from("from the first step"), String::from("从第一步开始")),
         };
         self.pick(en, zh)

@@ -54,7 +54,6 @@ words! {
     where_release_is: "Where its release is", "发布进度";
 }
 phrases! {
-    rerun_from(t, step: &str) => format!("Rerun from {step}"), format!("从 {step} 重跑");
     log_of_run(t, run: u64) => format!("Log of run {run}"), format!("运行 {run} 的日志");
     whole_log(t, lines: u64) => format!("Whole log, {}", t.plural(lines, "line", "lines")), format!("完整日志，{} 行", t.number(lines));
     usually(t, ms: i64) => format!("usually {}", t.duration(ms)), format!("通常 {}", t.duration(ms));
@@ -72,6 +71,7 @@ impl Text<'_> {
     /// The title of a run's page.
     pub fn run_title(&self, run: u64, state: &RunState) -> String {
         let (en, zh) = match state {
+            RunState::Held => (format!("Run {run} is not executed"), format!("运行 {run} 不执行")),
             RunState::Queued { position, of } => (
                 format!("Run {run} is queued, {position} of {of}"),
                 format!("运行 {run} 排队中，第 {position} / {of} 个"),
@@ -173,7 +173,7 @@ impl Text<'_> {
                 (format!("ended {} ago", self.age(at_ms)), format!("{}前已结束", self.age(at_ms)))
             }
             Disabled::RunNotEnded => (String::from("it still runs"), String::from("仍在运行")),
-            Disabled::NothingFailed => (String::from("nothing failed"), String::from("没有失败的步骤")),
+            Disabled::FromFork => (String::from("it comes from a fork"), String::from("来自派生库")),
             Disabled::PausedResumeFirst => (String::from("paused; resume first"), String::from("已暂停，请先继续")),
             Disabled::LastStep => (String::from("this is the last step"), String::from("已是最后一步")),
             Disabled::RolloutEnded => (String::from("the rollout has ended"), String::from("发布已结束")),

@@ -1,7 +1,7 @@
 //! The one sentence of a release: cause first, then who and when. One arm for each reason that a release is not live.
 
 use super::{Lang, Text};
-use crate::http::ui::why::{Answer, Figure, Limit, Phase, Sentence, Why};
+use crate::http::ui::why::{Against, Answer, FailedCheck, Figure, Limit, Phase, Sentence, Why};
 
 impl Text<'_> {
     /// The sentence for a reason.
@@ -19,6 +19,30 @@ impl Text<'_> {
 
     fn why_en(&self, why: &Why) -> (String, String) {
         match why {
+            Why::NothingPushed => {
+                (String::from("Nothing was pushed yet."), String::from("A push to the release branch starts it."))
+            }
+            Why::RunHeld { reason } => (
+                String::from("The run is recorded and not executed:"),
+                format!("{reason}. Push the commit to a branch of the registered repository to run it."),
+            ),
+            Why::Cancelling { reason } => (
+                String::from("The run is being stopped"),
+                format!("{}. It ends when the runner confirms.", said_en(reason)),
+            ),
+            Why::CodeFailed { step, reason } => (
+                step.as_ref().map_or(String::from("It failed, in the code:"), |step| {
+                    format!("Step {step} failed, in the code:")
+                }),
+                format!("{reason}."),
+            ),
+            Why::RunFault { step, reason } => (
+                String::from("Infrastructure, not the code:"),
+                format!(
+                    "{}{reason}. Run it again when that is well.",
+                    step.as_ref().map_or(String::new(), |step| format!("at step {step}, "))
+                ),
+            ),
             Why::Queued { position, of, behind } => (
                 format!("Queued, {} of {of}.", ordinal(*position)),
                 match behind {
@@ -64,7 +88,8 @@ impl Text<'_> {
                 String::from("a force push removed it. The next push starts a new run."),
             ),
             Why::RunCancelled { by, reason } => {
-                (format!("{by} cancelled it:"), format!("“{reason}”. Run it again when it is wanted."))
+                let by = by.as_deref().unwrap_or("Somebody");
+                (format!("{by} cancelled it"), format!("{}. Run it again when it is wanted.", said_en(reason)))
             }
             Why::NoRelease { ref_name } => (
                 String::from("This run makes no release:"),
@@ -79,13 +104,14 @@ impl Text<'_> {
                     self.duration(next_in_ms)
                 ),
             ),
-            Why::FaultGaveUp { party, answer, attempts } => (
+            Why::FaultLasts { party, answer, attempts, next_in_ms } => (
                 String::from("Infrastructure, not the code:"),
                 format!(
-                    "{} {}, {}. An operator has to look; then start it again.",
+                    "{} {}, {}. An operator has to look; next try in {}.",
                     self.party(*party),
                     self.answer(answer),
-                    self.plural(*attempts, "try", "tries in a row")
+                    self.plural(*attempts, "try", "tries in a row"),
+                    self.duration(next_in_ms)
                 ),
             ),
             Why::MailWaits { answer, next_in_ms } => (
@@ -121,8 +147,9 @@ impl Text<'_> {
             Why::BehindClaim { build, who, until_ms } => (
                 format!("Build {build} has the test environment:"),
                 format!(
-                    "{who} is testing it, until {} at the latest. Then it is this one’s turn.",
-                    self.when(until_ms)
+                    "{} is testing it{}. Then it is this one’s turn.",
+                    who.as_deref().unwrap_or("somebody"),
+                    until_ms.map_or(String::new(), |until| format!(", until {} at the latest", self.when(until)))
                 ),
             ),
             Why::Rejected { by, at_ms, comment } => (
@@ -136,25 +163,43 @@ impl Text<'_> {
                     self.when(at_ms)
                 ),
             ),
-            Why::Superseded { build, by } => {
-                (format!("Superseded by build {build},"), format!("pushed by {by} before anyone claimed this one."))
-            }
-            Why::Promoting { done, of } => (
+            Why::Superseded { build, by } => (
+                format!("Superseded by build {build},"),
+                by.as_ref().map_or(String::from("a newer one."), |by| format!("pushed by {by} after this one.")),
+            ),
+            Why::Promoting { bytes } => (
                 String::from("Copying to the production registry,"),
-                format!("{done} of {} there.", self.plural(of, "layer", "layers")),
+                bytes.map_or(String::from("it has just begun."), |(done, of)| {
+                    format!("{} of {} there.", self.bytes(done), self.bytes(of))
+                }),
             ),
             Why::WaitsForRollout { version } => (
-                format!("{version} is rolling out,"),
+                format!("{} is rolling out,", version.as_deref().unwrap_or("Another version")),
                 String::from("and is never overtaken. A release manager can replace it."),
             ),
             Why::Canary { percent, step, of, next_percent, next_in_ms } => (
                 format!("Canary {percent}\u{a0}%, step {step} of {of}, healthy."),
-                match next_percent {
-                    Some(next) => {
-                        format!("{next}\u{a0}% in {} if every check passes.", self.duration(next_in_ms))
+                match (next_percent, next_in_ms) {
+                    (Some(next), Some(ms)) => {
+                        format!("{next}\u{a0}% in {} if every check passes.", self.duration(ms))
                     }
-                    None => format!("Live in {} if every check passes.", self.duration(next_in_ms)),
+                    (None, Some(ms)) => format!("Live in {} if every check passes.", self.duration(ms)),
+                    (_, None) => String::from("The gateway takes over the new share."),
                 },
+            ),
+            Why::Starting => (
+                String::from("The new version’s containers are starting."),
+                String::from("It gets traffic when they are healthy."),
+            ),
+            Why::Keeping { until_ms } => (
+                String::from("All traffic is on the new version."),
+                until_ms.map_or(String::from("The old one is kept ready."), |until| {
+                    format!("The old one is kept ready until {}.", self.when(until))
+                }),
+            ),
+            Why::Draining => (
+                String::from("All traffic is on the new version."),
+                String::from("The old one finishes what it has; then it is done."),
             ),
             Why::Preview { switches_in_ms } => (
                 String::from("The preview is up, no traffic yet."),
@@ -169,49 +214,67 @@ impl Text<'_> {
             Why::TooFewRequests { have, need, until_ms } => (
                 format!("Too few requests to judge: {} of {}.", self.number(have), self.number(need)),
                 match until_ms {
-                    Some(until) => format!(
-                        "It holds until {}, then goes back to stable; or a release manager promotes one step.",
-                        self.when(until)
-                    ),
+                    Some(until) => format!("It holds until {}, then a release manager is asked.", self.when(until)),
                     None => String::from("It holds until traffic comes, or a release manager promotes one step."),
                 },
             ),
-            Why::Paused { by, at_ms, comment } => (
-                format!("Paused by {by} at {}{}", self.when(at_ms), if comment.is_empty() { "." } else { ":" }),
-                if comment.is_empty() {
-                    String::from("The judge still watches; resume it or abort it.")
-                } else {
-                    format!("“{comment}”. The judge still watches; resume it or abort it.")
-                },
-            ),
-            Why::RollingBack { to } => {
-                (format!("Traffic is going back to {to}."), String::from("The new version stops when it is drained."))
+            Why::Paused { by } => {
+                (format!("Paused by {by}."), String::from("The judge still watches; resume it or abort it."))
             }
-            Why::RolledBack { percent, measure, value, limit, requests, to, at_ms } => (
+            Why::RollingBack { to } => (
+                to.as_ref().map_or(String::from("Traffic is being taken away."), |to| {
+                    format!("Traffic is going back to {to}.")
+                }),
+                String::from("The new version stops when it is drained."),
+            ),
+            Why::RolledBack { percent, failed, requests, to, at_ms } => (
                 format!("The judge rolled it back at {percent}\u{a0}%:"),
                 format!(
-                    "{} {} over {}. All traffic is on {to} since {}.",
-                    lower_first(self.measure(*measure)),
-                    self.against(value, limit),
+                    "{} {} over {}. {}",
+                    lower_first(self.measure(failed.measure)),
+                    self.against(failed),
                     self.plural(requests, "request", "requests"),
-                    self.when(at_ms)
+                    self.back_to_en(to.as_deref(), *at_ms)
                 ),
             ),
             Why::RolloutFailed { detail, to, at_ms } => (
                 String::from("The rollout went back by itself:"),
-                format!("{detail}. All traffic is on {to} since {}.", self.when(at_ms)),
+                format!("{detail}. {}", self.back_to_en(to.as_deref(), *at_ms)),
             ),
             Why::Aborted { by, to, at_ms } => {
-                (format!("{by} aborted the rollout."), format!("All traffic is on {to} since {}.", self.when(at_ms)))
+                (format!("{by} aborted the rollout."), self.back_to_en(to.as_deref(), *at_ms))
             }
             Why::Live { version, since_ms } => {
                 (format!("{version} is live"), format!("since {}.", self.when(since_ms)))
+            }
+            Why::Retired { version } => {
+                (format!("{version} took over."), String::from("This one can be rolled back to."))
             }
         }
     }
 
     fn why_zh(&self, why: &Why) -> (String, String) {
         match why {
+            Why::NothingPushed => (String::from("尚未推送过。"), String::from("推送到发布分支即开始。")),
+            Why::RunHeld { reason } => {
+                (String::from("此运行已记录，不执行："), format!("{reason}。如需执行，请推送到已登记代码库的分支。"))
+            }
+            Why::Cancelling { reason } => {
+                (String::from("正在停止"), format!("{}。执行器确认后结束。", said_zh(reason)))
+            }
+            Why::CodeFailed { step, reason } => (
+                step.as_ref().map_or(String::from("失败，原因在代码："), |step| {
+                    format!("步骤 {step} 失败，原因在代码：")
+                }),
+                format!("{reason}。"),
+            ),
+            Why::RunFault { step, reason } => (
+                String::from("基础设施问题，与代码无关："),
+                format!(
+                    "{}{reason}。恢复后可再次运行。",
+                    step.as_ref().map_or(String::new(), |step| format!("在步骤 {step}，"))
+                ),
+            ),
             Why::Queued { position, of, behind } => (
                 format!("排队中，第 {position} / {of} 个。"),
                 match behind {
@@ -252,7 +315,10 @@ impl Text<'_> {
             Why::CommitGone { commit } => {
                 (format!("提交 {commit} 已不在代码库中，"), String::from("被强制推送移除。下一次推送会开始新的运行。"))
             }
-            Why::RunCancelled { by, reason } => (format!("{by} 取消了它："), format!("“{reason}”。需要时可再次运行。")),
+            Why::RunCancelled { by, reason } => (
+                by.as_ref().map_or(String::from("已被取消"), |by| format!("{by} 取消了它")),
+                format!("{}。需要时可再次运行。", said_zh(reason)),
+            ),
             Why::NoRelease { ref_name } => {
                 (String::from("此运行不产生发布："), format!("{ref_name} 既不是发布分支，也不是发布标签。"))
             }
@@ -265,12 +331,13 @@ impl Text<'_> {
                     self.duration(next_in_ms)
                 ),
             ),
-            Why::FaultGaveUp { party, answer, attempts } => (
+            Why::FaultLasts { party, answer, attempts, next_in_ms } => (
                 String::from("基础设施问题，与代码无关："),
                 format!(
-                    "{}{}，已连续尝试 {attempts} 次。请运维人员处理后重新开始。",
+                    "{}{}，已连续尝试 {attempts} 次。请运维人员处理；{}后再试。",
                     self.party(*party),
-                    self.answer(answer)
+                    self.answer(answer),
+                    self.duration(next_in_ms)
                 ),
             ),
             Why::MailWaits { answer, next_in_ms } => (
@@ -303,7 +370,11 @@ impl Text<'_> {
             ),
             Why::BehindClaim { build, who, until_ms } => (
                 format!("测试环境正被构建 {build} 占用："),
-                format!("{who} 正在测试，最迟 {} 结束，随后轮到此构建。", self.when(until_ms)),
+                format!(
+                    "{} 正在测试{}，随后轮到此构建。",
+                    who.as_deref().unwrap_or("有人"),
+                    until_ms.map_or(String::new(), |until| format!("，最迟 {} 结束", self.when(until)))
+                ),
             ),
             Why::Rejected { by, at_ms, comment } => {
                 (format!("{by} 于 {} 拒绝：", self.when(at_ms)), format!("“{comment}”。新的推送会产生新的发布。"))
@@ -312,20 +383,38 @@ impl Text<'_> {
                 String::from("无人在期限内决定。"),
                 format!("已于 {} 过期；既未通过，也不算失败。任何人都可以再次发起。", self.when(at_ms)),
             ),
-            Why::Superseded { build, by } => {
-                (format!("已被构建 {build} 取代，"), format!("由 {by} 在无人认领此构建之前推送。"))
-            }
-            Why::Promoting { done, of } => (String::from("正在复制到生产仓库，"), format!("已有 {done} / {of} 层。")),
-            Why::WaitsForRollout { version } => {
-                (format!("{version} 正在发布，"), String::from("不会被超越；发布经理可以改为替换。"))
-            }
+            Why::Superseded { build, by } => (
+                format!("已被构建 {build} 取代，"),
+                by.as_ref().map_or(String::from("它更新。"), |by| format!("由 {by} 在此之后推送。")),
+            ),
+            Why::Promoting { bytes } => (
+                String::from("正在复制到生产仓库，"),
+                bytes.map_or(String::from("刚刚开始。"), |(done, of)| {
+                    format!("已有 {} / {}。", self.bytes(done), self.bytes(of))
+                }),
+            ),
+            Why::WaitsForRollout { version } => (
+                format!("{} 正在发布，", version.as_deref().unwrap_or("另一个版本")),
+                String::from("不会被超越；发布经理可以改为替换。"),
+            ),
             Why::Canary { percent, step, of, next_percent, next_in_ms } => (
                 format!("金丝雀 {percent}\u{a0}%，第 {step} / {of} 步，健康。"),
-                match next_percent {
-                    Some(next) => format!("各项检查通过则 {}后升至 {next}\u{a0}%。", self.duration(next_in_ms)),
-                    None => format!("各项检查通过则 {}后上线。", self.duration(next_in_ms)),
+                match (next_percent, next_in_ms) {
+                    (Some(next), Some(ms)) => {
+                        format!("各项检查通过则 {}后升至 {next}\u{a0}%。", self.duration(ms))
+                    }
+                    (None, Some(ms)) => format!("各项检查通过则 {}后上线。", self.duration(ms)),
+                    (_, None) => String::from("网关正在切换到新的权重。"),
                 },
             ),
+            Why::Starting => (String::from("新版本的容器正在启动。"), String::from("健康之后才接收流量。")),
+            Why::Keeping { until_ms } => (
+                String::from("全部流量已在新版本。"),
+                until_ms.map_or(String::from("旧版本保持就绪。"), |until| {
+                    format!("旧版本保持就绪到 {}。", self.when(until))
+                }),
+            ),
+            Why::Draining => (String::from("全部流量已在新版本。"), String::from("旧版本处理完手头请求即完成。")),
             Why::Preview { switches_in_ms } => (
                 String::from("预览已就绪，尚无流量。"),
                 match switches_in_ms {
@@ -339,38 +428,47 @@ impl Text<'_> {
             Why::TooFewRequests { have, need, until_ms } => (
                 format!("样本不足，无法判断：{} / {} 个请求。", self.number(have), self.number(need)),
                 match until_ms {
-                    Some(until) => format!("停留到 {}，之后回到稳定版；或由发布经理推进一步。", self.when(until)),
+                    Some(until) => format!("停留到 {}，之后由发布经理决定。", self.when(until)),
                     None => String::from("等待流量，或由发布经理推进一步。"),
                 },
             ),
-            Why::Paused { by, at_ms, comment } => (
-                format!("{by} 于 {} 暂停{}", self.when(at_ms), if comment.is_empty() { "。" } else { "：" }),
-                if comment.is_empty() {
-                    String::from("评判器仍在观察；请继续或中止。")
-                } else {
-                    format!("“{comment}”。评判器仍在观察；请继续或中止。")
-                },
+            Why::Paused { by } => (format!("{by} 已暂停。"), String::from("评判器仍在观察；请继续或中止。")),
+            Why::RollingBack { to } => (
+                to.as_ref().map_or(String::from("正在撤走流量。"), |to| format!("流量正在回到 {to}。")),
+                String::from("新版本排空后停止。"),
             ),
-            Why::RollingBack { to } => (format!("流量正在回到 {to}。"), String::from("新版本排空后停止。")),
-            Why::RolledBack { percent, measure, value, limit, requests, to, at_ms } => (
+            Why::RolledBack { percent, failed, requests, to, at_ms } => (
                 format!("评判器在 {percent}\u{a0}% 时自动回滚："),
                 format!(
-                    "{} 个请求，{} {}。{} 起全部流量回到 {to}。",
+                    "{} 个请求，{} {}。{}",
                     self.number(requests),
-                    self.measure(*measure),
-                    self.against(value, limit),
-                    self.when(at_ms)
+                    self.measure(failed.measure),
+                    self.against(failed),
+                    self.back_to_zh(to.as_deref(), *at_ms)
                 ),
             ),
             Why::RolloutFailed { detail, to, at_ms } => {
-                (String::from("发布已自动回退："), format!("{detail}。{} 起全部流量在 {to}。", self.when(at_ms)))
+                (String::from("发布已自动回退："), format!("{detail}。{}", self.back_to_zh(to.as_deref(), *at_ms)))
             }
-            Why::Aborted { by, to, at_ms } => {
-                (format!("{by} 中止了发布。"), format!("{} 起全部流量在 {to}。", self.when(at_ms)))
-            }
+            Why::Aborted { by, to, at_ms } => (format!("{by} 中止了发布。"), self.back_to_zh(to.as_deref(), *at_ms)),
             Why::Live { version, since_ms } => {
                 (format!("{version} 已上线，"), format!("自 {} 起。", self.when(since_ms)))
             }
+            Why::Retired { version } => (format!("{version} 已接替。"), String::from("可以回滚到此版本。")),
+        }
+    }
+
+    fn back_to_en(&self, to: Option<&str>, at_ms: i64) -> String {
+        match to {
+            Some(to) => format!("All traffic is on {to} since {}.", self.when(at_ms)),
+            None => format!("It has no traffic since {}; nothing was live before.", self.when(at_ms)),
+        }
+    }
+
+    fn back_to_zh(&self, to: Option<&str>, at_ms: i64) -> String {
+        match to {
+            Some(to) => format!("{} 起全部流量回到 {to}。", self.when(at_ms)),
+            None => format!("{} 起不再有流量；此前没有线上版本。", self.when(at_ms)),
         }
     }
 
@@ -465,9 +563,18 @@ impl Text<'_> {
         self.percent(share, decimals)
     }
 
-    fn against(&self, value: &Figure, limit: &Limit) -> String {
-        let sign = if limit.at_least { '<' } else { '>' };
-        format!("{} {sign} {}", self.figure(value), self.limit_figure(limit))
+    fn against(&self, failed: &FailedCheck) -> String {
+        let value = self.figure(&failed.value);
+        match &failed.against {
+            Against::Limit(limit) => {
+                let sign = if limit.at_least { '<' } else { '>' };
+                format!("{value} {sign} {}", self.limit_figure(limit))
+            }
+            Against::Stable(stable) => {
+                let stable = self.figure(stable);
+                self.pick(format!("{value}, stable {stable}"), format!("{value}，稳定版 {stable}"))
+            }
+        }
     }
 }
 
@@ -484,6 +591,15 @@ fn ordinal(n: u64) -> String {
 
 fn end(text: &str) -> String {
     format!("{text}.")
+}
+
+/// What somebody said, behind a colon; nothing where they said nothing.
+fn said_en(words: &str) -> String {
+    if words.trim().is_empty() { String::new() } else { format!(": “{}”", words.trim()) }
+}
+
+fn said_zh(words: &str) -> String {
+    if words.trim().is_empty() { String::new() } else { format!("：“{}”", words.trim()) }
 }
 
 fn told_en(who: Option<&str>) -> String {

@@ -52,8 +52,7 @@ words! {
     after_register: "shown once, after you register", "登记后显示一次";
     from_step_2: "the one from step 2", "第 2 步中的密钥";
     r202: "Received. It shows on the service’s page, under hook deliveries.", "已收到。会显示在服务页面的 Webhook 记录中。";
-    r401: "The signature is wrong: the secret differs, or a proxy changed the body.", "签名错误：密钥不符，或代理改动了正文。";
-    r404: "No service of that name.", "没有此名称的服务。";
+    r403: "There is no service of that name, or the signature is wrong: the secret differs, or a proxy changed the body.", "没有此名称的服务，或签名错误：密钥不符，或代理改动了正文。";
     ssh_key: "SSH key", "SSH 密钥";
     ssh_key_hint: "Give this public key read access to the repository.", "请为此公钥授予代码库的只读权限。";
     no_services: "No service yet.", "还没有服务。";
@@ -77,7 +76,7 @@ phrases! {
         let branch = branch.as_ref().map_or(String::from("发布分支为默认分支"), |b| format!("发布分支 {b}"));
         format!("{repository}，{branch}{}", base.as_ref().map_or(String::new(), |b| format!("，基础配置 {b}")))
     };
-    ready_of(t, ready: u32, of: u32) => format!("{ready} of {}", t.plural(of, "container", "containers")), format!("{ready} / {of} 个容器");
+    containers(t, n: u32) => t.plural(n, "container", "containers"), format!("{n} 个容器");
     claimed_by(t, who: &str) => format!("claimed by {who}"), format!("由 {who} 认领");
     approved_by(t, who: &[String]) => format!("approved by {}", t.list(who)), format!("{} 通过", t.list(who));
     roll_back_to(t, version: &str) => format!("Roll back to {version}"), format!("回滚到 {version}");
@@ -152,7 +151,7 @@ impl Text<'_> {
                     (String::from("no run: not an event for Windlass"), String::from("不运行：与 Windlass 无关的事件"))
                 }
             },
-            Became::Refused { status } => (format!("refused, {status}"), format!("已拒绝，{status}")),
+            Became::Refused { reason } => (format!("refused: {reason}"), format!("已拒绝：{reason}")),
             Became::Failed { answer } => (format!("failed: {answer}"), format!("失败：{answer}")),
         };
         self.pick(en, zh)
