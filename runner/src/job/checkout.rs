@@ -1,8 +1,8 @@
 //! The first station: the commit in the workspace, the pipeline file read, the base config chosen.
 
 use integrations::git::{
-    CheckoutInfo, CheckoutOptions, CommitSummary, GitCredential, GitError, GitOptions, GitUrl, HostKeyPolicy, changelog, checkout,
-    fetch_commit, file_at, files_under, is_ancestor, ls_remote,
+    CheckoutInfo, CheckoutOptions, CommitSummary, GitCredential, GitError, GitOptions, GitUrl, HostKeyPolicy,
+    changelog, checkout, fetch_commit, file_at, files_under, is_ancestor, ls_remote,
 };
 use pipelines::definition::{Definition, PIPELINE_FOLDER, file_for, render};
 use pipelines::ids::CommitSha;

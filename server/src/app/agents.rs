@@ -108,7 +108,8 @@ impl App {
         }
         masks.extend(registry.login.iter().map(|(_, password)| password.clone()));
         masks.retain(|mask| !mask.expose().is_empty());
-        let live = self.train(&id.service)?.live.map(|number| self.release(&ReleaseId::new(id.service.clone(), number)));
+        let live =
+            self.train(&id.service)?.live.map(|number| self.release(&ReleaseId::new(id.service.clone(), number)));
         Ok(Job {
             run: id.clone(),
             created_at: run.created_at,

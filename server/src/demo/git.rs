@@ -74,6 +74,11 @@ impl GitServer {
         Ok(format!("http://{}/{name}.git", self.address))
     }
 
+    /// Where it listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The header that opens the server.
     pub(super) fn authorization(&self) -> &str {
         &self.login

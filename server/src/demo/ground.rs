@@ -117,6 +117,12 @@ impl Ground {
         Ok(Self { docker_host, test, production, processes })
     }
 
+    /// The engine.
+    pub(super) async fn engine(&self) -> anyhow::Result<Engine> {
+        let host = self.docker_host.clone();
+        Ok(Engine::connect(EngineConfig { host, ..EngineConfig::default() }).await?)
+    }
+
     /// Ends what was started, last first.
     pub(super) async fn stop(self) {
         for process in self.processes.into_iter().rev() {
@@ -233,7 +239,8 @@ fn base_layer(busybox: &[u8], applets: &str) -> std::io::Result<Vec<u8>> {
             None => tar.append_data(&mut header, path, data),
         }
     };
-    for (folder, mode) in [("bin", 0o755), ("etc", 0o755), ("root", 0o700), ("tmp", 0o1777), ("srv", 0o755), ("usr", 0o755)]
+    for (folder, mode) in
+        [("bin", 0o755), ("etc", 0o755), ("root", 0o700), ("tmp", 0o1777), ("srv", 0o755), ("usr", 0o755)]
     {
         add(&format!("{folder}/"), mode, tar::EntryType::Directory, &[], None)?;
     }
@@ -249,8 +256,5 @@ fn base_layer(busybox: &[u8], applets: &str) -> std::io::Result<Vec<u8>> {
 
 /// The mirror rules by which the base image is found.
 pub(super) fn mirrors(test_registry: &str) -> Vec<BTreeMap<&'static str, String>> {
-    vec![BTreeMap::from([
-        ("from", BASE_IMAGE.to_owned()),
-        ("to", format!("{test_registry}/library/busybox:1.36")),
-    ])]
+    vec![BTreeMap::from([("from", BASE_IMAGE.to_owned()), ("to", format!("{test_registry}/library/busybox:1.36"))])]
 }

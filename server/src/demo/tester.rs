@@ -43,6 +43,13 @@ impl Tester {
         }
     }
 
+    /// Waits for the mail that asks about a release.
+    pub(super) async fn asked(&self, service: &str, number: u32) -> anyhow::Result<()> {
+        let part = format!("/approve/{service}/{number}/");
+        let is_it = |mail: &FolderMail| link_in(mail).is_some_and(|link| link.contains(&part));
+        self.mail("the link to decide", is_it).await.map(drop)
+    }
+
     /// Decides on a release as its mail asks, and gives the digest that the page showed.
     pub(super) async fn approve(&self, service: &str, number: u32) -> anyhow::Result<String> {
         let part = format!("/approve/{service}/{number}/");
@@ -60,7 +67,8 @@ impl Tester {
         let is_code = |mail: &FolderMail| mail.message_id.starts_with(&mine) && code_in(mail).is_some();
         let code = self.mail("the code", is_code).await?;
         let code = code_in(&code).context("the mail holds no code")?;
-        let form = [("_csrf", csrf.as_str()), ("digest", &digest), ("code", &code), ("decision", "approve"), ("comment", "")];
+        let form =
+            [("_csrf", csrf.as_str()), ("digest", &digest), ("code", &code), ("decision", "approve"), ("comment", "")];
         self.post(&format!("{link}/decide"), &form).await?;
         Ok(digest)
     }

@@ -54,7 +54,8 @@ impl Visitors {
     /// Sends a request to `url` (an address of the gateway, with the service's host in `host`) at each beat, whether or
     /// not earlier ones are answered, until stopped.
     pub(crate) fn start(url: String, host: String) -> anyhow::Result<Self> {
-        let client = reqwest::Client::builder().timeout(PATIENCE).redirect(reqwest::redirect::Policy::none()).build()?;
+        let client =
+            reqwest::Client::builder().timeout(PATIENCE).redirect(reqwest::redirect::Policy::none()).build()?;
         let counters = Arc::new(Counters::default());
         let stop = tokio_util::sync::CancellationToken::new();
         let (shared, stopped) = (Arc::clone(&counters), stop.clone());
@@ -82,9 +83,11 @@ impl Visitors {
         Ok(Self { counters, stop, task })
     }
 
-    /// How many requests were answered or failed so far.
-    pub(crate) fn sent(&self) -> u64 {
-        self.counters.sent.load(Ordering::SeqCst)
+    /// Waits until so many requests were answered or failed.
+    pub(crate) async fn sent_at_least(&self, wanted: u64) {
+        while self.counters.sent.load(Ordering::SeqCst) < wanted {
+            tokio::time::sleep(PACE).await;
+        }
     }
 
     /// Stops and counts.
