@@ -246,6 +246,7 @@ pub struct RegistryAccess {
 
 /// One rule of the mirror setting.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct MirrorRule {
     /// Image as the pipeline file names it, or a prefix that ends in `*`.
     pub from: String,
@@ -255,7 +256,7 @@ pub struct MirrorRule {
 
 /// What a run may take at most.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct JobBounds {
     /// The whole run, in milliseconds.
     pub run_timeout_ms: u64,

@@ -1,11 +1,15 @@
 //! The server's configuration file, its defaults and its bounds. Unknown keys are errors. Not here: command line options.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
 };
 
 use pipelines::protocol::{JobBounds, MirrorRule, RegistryAccess, Secret};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// Why a configuration was refused.
@@ -31,13 +35,14 @@ pub enum ConfigError {
 }
 
 /// Everything that can be set.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Folder of all that is kept.
     pub state_dir: PathBuf,
     /// Where pages, API and hooks are served.
     #[serde(default = "default_listen")]
+    #[schemars(with = "String")]
     pub listen: SocketAddr,
     /// How people reach it: the start of every link in a mail.
     pub public_url: String,
@@ -73,10 +78,11 @@ fn default_listen() -> SocketAddr {
 }
 
 /// The gateway's addresses.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct GatewaySettings {
     /// Where requests to the services come in.
+    #[schemars(with = "String")]
     pub listen: SocketAddr,
     /// The port in the addresses that people get; 0: that of `listen`.
     pub public_port: u16,
@@ -110,7 +116,7 @@ impl Default for GatewaySettings {
 }
 
 /// The test and the production registry.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Registries {
     /// Where runs push to.
@@ -120,7 +126,7 @@ pub struct Registries {
 }
 
 /// One registry.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RegistrySettings {
     /// `host:port`.
@@ -169,7 +175,7 @@ impl RegistrySettings {
 }
 
 /// How mails leave.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MailSettings {
     /// The sender: `Windlass <windlass@example.com>`.
@@ -190,14 +196,14 @@ fn default_language() -> String {
 }
 
 /// A mail server.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SmtpSettings {
     /// Its host.
     pub host: String,
     /// Its port.
     pub port: u16,
-    /// How the connection is protected.
+    /// How the connection is protected: `starttls`, `tls` or `none`.
     #[serde(default)]
     pub tls: SmtpTls,
     /// User name, if it asks for one.
@@ -219,7 +225,7 @@ fn default_smtp_timeout() -> u64 {
 }
 
 /// How a connection to a mail server is protected.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SmtpTls {
     /// Upgraded after the greeting; refused where the server does not offer it.
@@ -232,7 +238,7 @@ pub enum SmtpTls {
 }
 
 /// The embedded runner.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RunnerSettings {
     /// Its name.
@@ -248,7 +254,7 @@ impl Default for RunnerSettings {
 }
 
 /// The server's own bounds.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Bounds {
     /// Bytes of a hook's body.
@@ -267,7 +273,7 @@ pub struct Bounds {
     pub session_life_ms: u64,
     /// How long the token of a command line that signed in is good, in milliseconds.
     pub login_token_life_ms: u64,
-    /// Tries to sign in under one name from one place within [`Bounds::sign_in_window_ms`].
+    /// Tries to sign in under one name from one place within `sign_in_window_ms`.
     pub sign_in_tries_max: u32,
     /// The time within which tries to sign in are counted together, in milliseconds.
     pub sign_in_window_ms: u64,
