@@ -27,7 +27,7 @@ fn docs() -> PathBuf {
 }
 
 /// One row per key of `schema`, those of the objects in it beneath their path.
-fn rows(root: &Value, schema: &Value, path: &str, required: bool, table: &mut String) {
+fn rows(root: &Value, schema: &Value, path: &str, table: &mut String) {
     let mut schema = schema;
     if let Some(any) = schema["anyOf"].as_array() {
         schema = &any[0];
@@ -54,7 +54,7 @@ fn rows(root: &Value, schema: &Value, path: &str, required: bool, table: &mut St
             value => format!("`{value}`"),
         };
         writeln!(table, "| `{key}` | {default} | {} |", text(property)).expect("a string takes it");
-        rows(root, property, &key, required, table);
+        rows(root, property, &key, table);
     }
 }
 
@@ -62,7 +62,7 @@ fn rows(root: &Value, schema: &Value, path: &str, required: bool, table: &mut St
 fn the_documentation_lists_every_key() {
     let schema = schemars::schema_for!(Config).to_value();
     let mut table = String::from("| key | default | what it is |\n|---|---|---|\n");
-    rows(&schema, &schema, "", true, &mut table);
+    rows(&schema, &schema, "", &mut table);
     let page = std::fs::read_to_string(docs()).expect("docs/config.md");
     let (before, rest) = page.split_once(START).expect("the start marker");
     let (listed, after) = rest.split_once(END).expect("the end marker");
