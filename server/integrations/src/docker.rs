@@ -174,6 +174,15 @@ impl Engine {
         self.docker.ping().await.map(drop).map_err(self.failed("ask the docker engine"))
     }
 
+    /// The engine's version and that of its API, as `20.10.24` and `1.41`.
+    ///
+    /// # Errors
+    /// [`DockerError::Unreachable`] or [`DockerError::TimedOut`].
+    pub async fn version(&self) -> Result<(String, String), DockerError> {
+        let found = self.docker.version().await.map_err(self.failed("ask the docker engine for its version"))?;
+        Ok((found.version.unwrap_or_default(), found.api_version.unwrap_or_default()))
+    }
+
     /// State of a container; `None` when there is no such container.
     ///
     /// # Errors

@@ -200,6 +200,28 @@ impl Mailer {
             .map_err(|error| wrong(error.to_string()))
     }
 
+    /// Whether mails could be sent now: connects, protects the connection and signs in, or looks at the folder. No mail
+    /// is sent.
+    ///
+    /// # Errors
+    /// The first thing that is in the way.
+    pub async fn check(&self) -> Result<(), MailError> {
+        let to = "nobody".to_owned();
+        match &self.way {
+            Way::Smtp(transport) => match transport.test_connection().await {
+                Ok(_) => Ok(()),
+                Err(source) if source.is_permanent() => Err(MailError::Refused { to, source }),
+                Err(source) => Err(MailError::NotNow { to, source }),
+            },
+            Way::Folder(folder) => {
+                let failed = |source| MailError::Folder { folder: folder.clone(), source };
+                let probe = folder.join(".check");
+                tokio::fs::write(&probe, b"").await.map_err(failed)?;
+                tokio::fs::remove_file(&probe).await.map_err(failed)
+            }
+        }
+    }
+
     /// Sends a mail. Sent again, it has the same Message-ID.
     ///
     /// # Errors

@@ -68,7 +68,7 @@ pub trait Letters: Send + Sync {
 ///
 /// # Errors
 /// When a setting is not good or a file cannot be read.
-pub(super) fn mailer(settings: &MailSettings) -> Result<Mailer, DriverError> {
+pub fn mailer(settings: &MailSettings) -> Result<Mailer, DriverError> {
     if let Some(folder) = &settings.folder {
         return Mailer::folder(&settings.from, folder).map_err(DriverError::Mail);
     }
