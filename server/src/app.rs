@@ -7,6 +7,7 @@ pub mod agents;
 pub mod approvals;
 pub mod board;
 pub mod deliveries;
+pub mod journal;
 pub mod keys;
 pub mod log;
 pub mod queue;

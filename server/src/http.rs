@@ -1,6 +1,9 @@
 //! Pages, API and hooks over HTTP. Handlers call the application; nothing here touches the store or an outside party.
 
 pub mod access;
+pub mod api;
+pub mod extract;
+pub mod openapi;
 pub mod problem;
 pub mod request_id;
 pub mod router;

@@ -9,3 +9,5 @@ pub mod http;
 pub mod letters;
 pub mod mailbox;
 pub mod store;
+#[cfg(test)]
+pub(crate) mod testing;

@@ -88,6 +88,15 @@ fn is_password(password: &Secret, hash: &str) -> bool {
             .is_ok_and(|hash| Argon2::default().verify_password(password.expose().as_bytes(), &hash).is_ok())
 }
 
+/// An account may have no address.
+fn check_email(email: &str) -> Result<(), AppError> {
+    let is_odd = |c: char| c.is_whitespace() || c.is_control();
+    if !email.is_empty() && (!email.contains('@') || email.len() > 254 || email.chars().any(is_odd)) {
+        return Err(AppError::Invalid("the mail address is not one".into()));
+    }
+    Ok(())
+}
+
 impl App {
     async fn hashing<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, AppError> {
         let failed = |error: String| AppError::Invalid(format!("hashing ended early: {error}"));
@@ -144,9 +153,7 @@ impl App {
         if !(1..=64).contains(&name.len()) || !name.chars().all(is_name) {
             return Err(AppError::Invalid("an account's name is 1 to 64 of a-z, A-Z, 0-9, - _ and .".into()));
         }
-        if !email.is_empty() && (!email.contains('@') || email.len() > 254 || email.chars().any(char::is_whitespace)) {
-            return Err(AppError::Invalid(format!("{email} is not a mail address")));
-        }
+        check_email(email)?;
         if self.store.account(name)?.is_some() {
             return Err(AppError::Exists(format!("account {name}")));
         }
@@ -178,12 +185,15 @@ impl App {
         origin: Origin,
     ) -> Result<Account, AppError> {
         let mut account = self.account(name)?;
+        let is_admin = |account: &Account| account.role == Role::Admin && !account.disabled;
+        let was_admin = is_admin(&account);
         let mut changes = Vec::new();
         if let Some(role) = role {
             changes.push(format!("role {} → {}", account.role.word(), role.word()));
             account.role = role;
         }
         if let Some(email) = email {
+            check_email(&email)?;
             changes.push(format!("address → {email}"));
             account.email = email;
         }
@@ -195,9 +205,8 @@ impl App {
             changes.push(format!("disabled → {disabled}"));
             account.disabled = disabled;
         }
-        let is_admin = |account: &Account| account.role == Role::Admin && !account.disabled;
         let other_admin = self.accounts()?.iter().any(|other| other.name != name && is_admin(other));
-        if !is_admin(&account) && !other_admin {
+        if was_admin && !is_admin(&account) && !other_admin {
             return Err(AppError::Invalid(format!("{name} is the last admin; make another one first")));
         }
         let entry = self.account_entry(name, "account_changed", changes.join("; "), origin);

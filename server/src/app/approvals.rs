@@ -22,6 +22,14 @@ impl App {
         self.store.approval(id)?.ok_or_else(|| AppError::NotFound { what: "approval of release", id: id.to_string() })
     }
 
+    /// The approval of a release, if it has come so far.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn approval_maybe(&self, id: &ReleaseId) -> Result<Option<Approval>, AppError> {
+        Ok(self.store.approval(id)?)
+    }
+
     /// The address of a tester's page.
     #[must_use]
     pub fn approval_url(&self, approval: &Approval, tester: &str) -> String {

@@ -126,11 +126,17 @@ impl ServiceRow {
     }
 }
 
+/// Whether `caller` is one of those who decide: a tester by role, or one whom the pipeline file names.
+#[must_use]
+pub fn is_decider(approval: &Approval, caller: &Caller) -> bool {
+    caller.may(Role::Tester) || approval.is_tester(&caller.account.email)
+}
+
 /// Whether the decision on `approval` waits for `caller`: they may take it, nobody else is testing, it is not their own
 /// commit. An expired one waits for whoever could ask again.
 #[must_use]
 pub fn waits_for(approval: &Approval, caller: &Caller) -> bool {
-    let is_asked = caller.may(Role::Tester) || approval.is_tester(&caller.account.email);
+    let is_asked = is_decider(approval, caller);
     let is_author = caller.account.email.eq_ignore_ascii_case(&approval.author_email);
     let is_claimed_by_other = approval
         .claim

@@ -18,7 +18,8 @@ use super::{
     trains::{Extras, Outcome},
 };
 use crate::store::{
-    DeliveryId, DeliveryState, NewDelivery, Recorded, SeenRef, StoreError, engine::EngineError, records::HookContent,
+    Delivery, DeliveryId, DeliveryState, NewDelivery, Recorded, SeenRef, StoreError, engine::EngineError,
+    records::HookContent,
 };
 
 /// What `ls-remote` told.
@@ -46,6 +47,15 @@ impl App {
         self.queue.take(effects);
         self.tell(&service, "delivery".into());
         Ok(recorded)
+    }
+
+    /// The last hooks of a service, newest first.
+    ///
+    /// # Errors
+    /// When there is no such service.
+    pub fn deliveries(&self, service: &ServiceName, limit: usize) -> Result<Vec<Delivery>, AppError> {
+        self.service(service)?;
+        Ok(self.store.deliveries(service, limit)?)
     }
 
     /// Decides what a recorded hook asks for, for the driver.

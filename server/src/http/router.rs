@@ -1,23 +1,30 @@
 //! All routes, with what each asks of its caller. A route cannot be added without saying so.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::DefaultBodyLimit,
+    extract::{DefaultBodyLimit, Request, State},
     http::{HeaderName, HeaderValue, Method, StatusCode, header},
-    middleware::{from_fn, from_fn_with_state},
+    middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{MethodRouter, get, post},
 };
 use tower_http::{catch_panic::CatchPanicLayer, set_header::SetResponseHeaderLayer};
+use tracing::Instrument;
+use utoipa_axum::{router::UtoipaMethodRouter, routes as docs};
 
 use super::{
     access::{Access, admit, identify},
+    api::{accounts, board, login, releases, rollouts, runs, services},
+    openapi,
     problem::Problem,
     webhooks,
 };
-use crate::app::App;
+use crate::app::{App, Role};
+
+/// A handler with its description.
+pub type Documented = UtoipaMethodRouter<Arc<App>>;
 
 /// One line of the table of endpoints.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,36 +43,164 @@ pub struct Routes {
     router: Router<Arc<App>>,
     /// What is there so far.
     pub table: Vec<Endpoint>,
+    /// The description of those that belong to the API.
+    pub description: utoipa::openapi::OpenApi,
 }
 
 impl Routes {
     /// No routes yet.
     #[must_use]
     pub fn new(app: Arc<App>) -> Self {
-        Self { app, router: Router::new(), table: Vec::new() }
+        Self { app, router: Router::new(), table: Vec::new(), description: openapi::base() }
     }
 
     /// Adds one method of one path.
     #[must_use]
-    pub fn add(mut self, method: Method, path: &str, access: Access, handler: MethodRouter<Arc<App>>) -> Self {
+    pub fn add(self, method: Method, path: &str, access: Access, handler: MethodRouter<Arc<App>>) -> Self {
+        let limit = Duration::from_millis(self.app.config.bounds.request_timeout_ms);
+        let handler = handler.layer(from_fn_with_state(limit, finish));
+        self.stream(method, path, access, handler)
+    }
+
+    /// Adds one method of one path whose answer may go on for ever.
+    #[must_use]
+    pub fn stream(mut self, method: Method, path: &str, access: Access, handler: MethodRouter<Arc<App>>) -> Self {
         let guarded = handler.layer(from_fn_with_state((Arc::clone(&self.app), access), admit));
         self.router = self.router.route(path, guarded);
         self.table.push(Endpoint { path: path.to_owned(), method: method.to_string(), access });
         self
     }
+
+    /// Adds one method of one path of the API, with its description. Method and path stand here to be seen; a test
+    /// compares them with what the handler's description says.
+    #[must_use]
+    pub fn api(self, method: Method, path: &str, access: Access, documented: Documented) -> Self {
+        let (routes, handler) = self.describe(access, documented);
+        routes.add(method, path, access, handler)
+    }
+
+    /// As [`Routes::api`], for an answer that may go on for ever.
+    #[must_use]
+    pub fn api_stream(self, method: Method, path: &str, access: Access, documented: Documented) -> Self {
+        let (routes, handler) = self.describe(access, documented);
+        routes.stream(method, path, access, handler)
+    }
+
+    fn describe(mut self, access: Access, (schemas, mut paths, handler): Documented) -> (Self, MethodRouter<Arc<App>>) {
+        for item in paths.paths.values_mut() {
+            for (_, operation) in openapi::operations(item) {
+                openapi::complete(operation, access);
+            }
+        }
+        for (path, item) in paths.paths {
+            match self.description.paths.paths.get_mut(&path) {
+                Some(known) => known.merge_operations(item),
+                None => drop(self.description.paths.paths.insert(path, item)),
+            }
+        }
+        self.description.components.get_or_insert_default().schemas.extend(schemas);
+        (self, handler)
+    }
+}
+
+/// Lets a change go to its end when its caller goes away: half of it may be stored already. Whoever waits too long is told.
+async fn finish(State(limit): State<Duration>, request: Request, next: Next) -> Response {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    let work = next.run(request);
+    let answer = if reads {
+        tokio::time::timeout(limit, work).await.ok()
+    } else {
+        let task = tokio::spawn(work.in_current_span());
+        match tokio::time::timeout(limit, task).await {
+            Ok(Ok(response)) => Some(response),
+            Ok(Err(error)) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => None,
+            },
+            Err(_) => None,
+        }
+    };
+    answer.unwrap_or_else(|| {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too-slow", "the server took too long; it may still be done")
+            .next("look whether it was done before you try again")
+            .into_response()
+    })
 }
 
 /// Every route of the server.
 #[must_use]
 pub fn routes(app: Arc<App>) -> Routes {
+    let routes = pages_and_hooks(Routes::new(app));
+    let routes = delivery_api(routes);
+    let routes = people_api(routes);
+    let text = openapi::text(&routes.description);
+    routes.add(Method::GET, openapi::PATH, Access::Public, get(async move || openapi::served(text)))
+}
+
+fn pages_and_hooks(routes: Routes) -> Routes {
     use Access::{Proof, Public};
-    let hook_limit = DefaultBodyLimit::max(app.config.bounds.hook_body_bytes_max);
-    Routes::new(app).add(Method::GET, "/healthz", Public, get(async || "ok")).add(
+    let hook_limit = DefaultBodyLimit::max(routes.app.config.bounds.hook_body_bytes_max);
+    routes.add(Method::GET, "/healthz", Public, get(async || "ok")).add(
         Method::POST,
         "/hooks/{service}",
         Proof,
         post(webhooks::receive_hook).layer(hook_limit),
     )
+}
+
+/// Services, runs, releases and rollouts.
+#[rustfmt::skip]
+fn delivery_api(routes: Routes) -> Routes {
+    const ALL: Access = Access::Role(Role::Developer);
+    const MANAGER: Access = Access::Role(Role::ReleaseManager);
+    const OPERATOR: Access = Access::Role(Role::Operator);
+    const GET: Method = Method::GET;
+    const POST: Method = Method::POST;
+    routes
+        .api(GET, "/api/v1/board", ALL, docs!(board::show_board))
+        .api(GET, "/api/v1/services", ALL, docs!(services::list_services))
+        .api(POST, "/api/v1/services", OPERATOR, docs!(services::create_service))
+        .api(GET, "/api/v1/services/{service}", ALL, docs!(services::show_service))
+        .api(Method::PATCH, "/api/v1/services/{service}", OPERATOR, docs!(services::change_service))
+        .api(GET, "/api/v1/services/{service}/status", ALL, docs!(board::show_status))
+        .api(POST, "/api/v1/services/{service}/poll", ALL, docs!(services::poll_service))
+        .api(GET, "/api/v1/services/{service}/deliveries", ALL, docs!(services::list_deliveries))
+        .api(POST, "/api/v1/lint", ALL, docs!(services::lint_pipeline))
+        .api(GET, "/api/v1/services/{service}/runs", ALL, docs!(runs::list_runs))
+        .api(POST, "/api/v1/services/{service}/runs", ALL, docs!(runs::start_run))
+        .api(GET, "/api/v1/services/{service}/runs/{number}", ALL, docs!(runs::show_run))
+        .api(POST, "/api/v1/services/{service}/runs/{number}/cancel", ALL, docs!(runs::cancel_run))
+        .api(POST, "/api/v1/services/{service}/runs/{number}/rerun", ALL, docs!(runs::rerun_run))
+        .api(GET, "/api/v1/services/{service}/releases", ALL, docs!(releases::list_releases))
+        .api(GET, "/api/v1/services/{service}/releases/{number}", ALL, docs!(releases::show_release))
+        .api(POST, "/api/v1/services/{service}/releases/{number}/approve", ALL, docs!(releases::approve_release))
+        .api(POST, "/api/v1/services/{service}/releases/{number}/reject", ALL, docs!(releases::reject_release))
+        .api(POST, "/api/v1/services/{service}/releases/{number}/claim", ALL, docs!(releases::claim_release))
+        .api(POST, "/api/v1/services/{service}/releases/{number}/unclaim", ALL, docs!(releases::unclaim_release))
+        .api(POST, "/api/v1/services/{service}/releases/{number}/ask-again", ALL, docs!(releases::ask_release_again))
+        .api(POST, "/api/v1/services/{service}/releases/{number}/rollback", MANAGER, docs!(releases::roll_back_to_release))
+        .api(GET, "/api/v1/services/{service}/rollouts", ALL, docs!(rollouts::list_rollouts))
+        .api(GET, "/api/v1/services/{service}/rollouts/{number}", ALL, docs!(rollouts::show_rollout))
+        .api(POST, "/api/v1/services/{service}/rollouts/{number}/act", MANAGER, docs!(rollouts::steer_rollout))
+}
+
+/// Sign-in, accounts, tokens and the journal.
+#[rustfmt::skip]
+fn people_api(routes: Routes) -> Routes {
+    const ALL: Access = Access::Role(Role::Developer);
+    const ADMIN: Access = Access::Role(Role::Admin);
+    const GET: Method = Method::GET;
+    const POST: Method = Method::POST;
+    routes
+        .api(POST, "/api/v1/login", Access::Public, docs!(login::login))
+        .api(GET, "/api/v1/whoami", ALL, docs!(login::show_caller))
+        .api(GET, "/api/v1/accounts", ADMIN, docs!(accounts::list_accounts))
+        .api(POST, "/api/v1/accounts", ADMIN, docs!(accounts::create_account))
+        .api(Method::PATCH, "/api/v1/accounts/{account}", ADMIN, docs!(accounts::change_account))
+        .api(GET, "/api/v1/tokens", ALL, docs!(accounts::list_tokens))
+        .api(POST, "/api/v1/tokens", ALL, docs!(accounts::create_token))
+        .api(Method::DELETE, "/api/v1/tokens/{id}", ALL, docs!(accounts::delete_token))
+        .api(GET, "/api/v1/journal", ALL, docs!(accounts::list_journal))
 }
 
 /// The server's router, with everything around the routes.
@@ -74,6 +209,10 @@ pub fn router(app: Arc<App>) -> Router {
     routes(Arc::clone(&app))
         .router
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "not-found", "there is nothing under this address"))
+        .method_not_allowed_fallback(async || {
+            let detail = "there is something under this address, but not for this method";
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "bad-method", detail)
+        })
         .layer(limit)
         .layer(from_fn_with_state(Arc::clone(&app), identify))
         .layer(fixed(

@@ -1,0 +1,115 @@
+//! Accounts, bearer tokens and the journal.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Path, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use pipelines::{ids::ServiceName, time::UnixMs};
+
+use super::{
+    Paging, Reply, convert,
+    model::{self, Answer, Done, List},
+    reply,
+};
+use crate::{
+    app::{App, AppError},
+    http::{
+        access::Signed,
+        extract::{Ask, Body},
+        problem::Problem,
+    },
+};
+
+/// All accounts, by name.
+#[utoipa::path(get, path = "/api/v1/accounts", tag = "accounts",
+    responses((status = 200, body = Answer<List<model::Account>>, description = "all of them")))]
+pub async fn list_accounts(State(app): State<Arc<App>>) -> Reply<List<model::Account>> {
+    reply(List::all(app.accounts()?.iter().map(convert::account).collect()))
+}
+
+/// Makes an account.
+#[utoipa::path(post, path = "/api/v1/accounts", tag = "accounts", request_body = model::NewAccount,
+    responses((status = 201, body = Answer<model::Account>, description = "it")))]
+pub async fn create_account(
+    State(app): State<Arc<App>>,
+    Signed(caller): Signed,
+    Body(new): Body<model::NewAccount>,
+) -> Result<Response, Problem> {
+    let account = app.account_create(&new.name, &new.email, new.role, new.password, caller.origin()).await?;
+    Ok((StatusCode::CREATED, reply(convert::account(&account))).into_response())
+}
+
+/// Changes role, mail address, password of an account, or whether it may sign in.
+#[utoipa::path(patch, path = "/api/v1/accounts/{account}", tag = "accounts", params(("account" = String, Path)),
+    request_body = model::AccountChange,
+    responses((status = 200, body = Answer<model::Account>, description = "as it is now")))]
+pub async fn change_account(
+    State(app): State<Arc<App>>,
+    Signed(caller): Signed,
+    Path(name): Path<String>,
+    Body(change): Body<model::AccountChange>,
+) -> Reply<model::Account> {
+    let model::AccountChange { email, role, password, disabled } = change;
+    reply(convert::account(&app.account_update(&name, role, email, password, disabled, caller.origin()).await?))
+}
+
+/// The caller's tokens.
+#[utoipa::path(get, path = "/api/v1/tokens", tag = "accounts",
+    responses((status = 200, body = Answer<List<model::Token>>, description = "without what opens anything")))]
+pub async fn list_tokens(State(app): State<Arc<App>>, Signed(caller): Signed) -> Reply<List<model::Token>> {
+    let tokens = app.tokens_of(&caller.account.name)?;
+    reply(List::all(tokens.into_iter().map(|(id, token)| convert::token(id, &token)).collect()))
+}
+
+/// Makes a token for the caller.
+#[utoipa::path(post, path = "/api/v1/tokens", tag = "accounts", request_body = model::NewToken,
+    responses((status = 201, body = Answer<model::TokenSecret>, description = "the token, this once")))]
+pub async fn create_token(
+    State(app): State<Arc<App>>,
+    Signed(caller): Signed,
+    Body(new): Body<model::NewToken>,
+) -> Result<Response, Problem> {
+    let scope = new.scope.unwrap_or(caller.role);
+    let token = app.token_create(&caller, new.label, scope, new.read_only, new.expires_at_ms.map(UnixMs)).await?;
+    Ok((StatusCode::CREATED, reply(model::TokenSecret { token })).into_response())
+}
+
+/// Takes a token back: one of the caller's, or anybody's for an admin.
+#[utoipa::path(delete, path = "/api/v1/tokens/{id}", tag = "accounts", params(("id" = String, Path)),
+    responses((status = 200, body = Answer<Done>, description = "it opens nothing any more")))]
+pub async fn delete_token(State(app): State<Arc<App>>, Signed(caller): Signed, Path(id): Path<String>) -> Reply<Done> {
+    app.token_delete(&caller, &id).await?;
+    reply(Done { done: format!("the token {id} opens nothing any more") })
+}
+
+/// Which entries of the journal.
+#[derive(Clone, Debug, Default, serde::Deserialize, utoipa::IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct JournalQuery {
+    /// Only of this service.
+    pub service: Option<String>,
+    /// Only entries with a smaller place.
+    pub before: Option<u64>,
+    /// How many at most, up to 100; without it 20.
+    pub limit: Option<usize>,
+}
+
+/// What happened, newest first.
+#[utoipa::path(get, path = "/api/v1/journal", tag = "journal", params(JournalQuery),
+    responses((status = 200, body = Answer<model::Journal>, description = "a page of it")))]
+pub async fn list_journal(State(app): State<Arc<App>>, Ask(query): Ask<JournalQuery>) -> Reply<model::Journal> {
+    let unknown = |given: &str| AppError::NotFound { what: "service", id: given.chars().take(80).collect() };
+    let service = query.service.as_deref();
+    let service: Option<ServiceName> = service.map(|given| given.parse().map_err(|_| unknown(given))).transpose()?;
+    if let Some(service) = &service {
+        app.service(service)?;
+    }
+    let paging = Paging { before: query.before, limit: query.limit };
+    let entries = app.journal(service.as_ref(), query.before, paging.limit())?;
+    let List { items, next_before } = paging.list(entries.into_iter().map(convert::entry).collect(), |it| it.seq);
+    reply(model::Journal { items, next_before })
+}

@@ -1,0 +1,481 @@
+//! From the domain and the application's read models to what the API gives. One function per model; nothing is decided
+//! here. Not here: the shapes (`model`).
+
+mod stations;
+
+use pipelines::{
+    approval::{Approval, ApprovalState, Proof},
+    ids::ReleaseId,
+    journal::{Channel, Entry},
+    protocol::{Blame, StepOutcome},
+    release::{Release, ReleaseState},
+    rollout::{
+        Cause, Pause, Rollout, RolloutState, Sample,
+        judge::{Judgement, RevisionStats},
+    },
+    run::{Run, RunState, StepRecord},
+    service::{CredentialKind, Service},
+    time::UnixMs,
+    trigger::TriggerSource,
+    why::{Fault, Person, Why},
+};
+
+use super::model;
+use crate::app::{
+    Account, App, AppError, Delivery, DeliveryState, Token,
+    accounts::Caller,
+    addresses,
+    board::{ServiceRow, Subject},
+};
+
+fn ms(at: Option<UnixMs>) -> Option<u64> {
+    at.map(|at| at.0)
+}
+
+pub(super) fn why(why: &Why) -> model::Why {
+    let fault = match why {
+        Why::Fault(of) | Why::MailWaits { fault: of, .. } => Some(fault(of)),
+        _ => None,
+    };
+    model::Why {
+        word: why.word().to_owned(),
+        text: why.to_string(),
+        next: why.next(),
+        person: person(why.person()),
+        until_ms: ms(why.until()),
+        fault,
+    }
+}
+
+fn person(person: Person) -> model::Person {
+    let (kind, names) = match person {
+        Person::Nobody => ("nobody", Vec::new()),
+        Person::Author(name) => ("author", vec![name]),
+        Person::Testers(names) => ("testers", names),
+        Person::Named(name) => ("named", vec![name]),
+        Person::Anyone => ("anyone", Vec::new()),
+        Person::ReleaseManager => ("release_manager", Vec::new()),
+        Person::Operator => ("operator", Vec::new()),
+    };
+    model::Person { kind: kind.to_owned(), names: names.into_iter().filter(|name| !name.is_empty()).collect() }
+}
+
+pub(super) fn fault(fault: &Fault) -> model::Fault {
+    model::Fault {
+        party: fault.party.word().to_owned(),
+        error: fault.error.clone(),
+        tries: fault.tries,
+        next_at_ms: fault.next_at.0,
+    }
+}
+
+pub(super) fn service(app: &App, service: &Service) -> Result<model::Service, AppError> {
+    let (credential_at, hook_at) = app.service_secret_ages(&service.name)?;
+    Ok(model::Service {
+        name: service.name.to_string(),
+        repository_url: service.repository_url.clone(),
+        credential: match service.credential {
+            CredentialKind::None => model::CredentialKind::None,
+            CredentialKind::Token => model::CredentialKind::Token,
+            CredentialKind::SshKey => model::CredentialKind::SshKey,
+        },
+        credential_set_at_ms: ms(credential_at),
+        hook_secret_set_at_ms: ms(hook_at),
+        hook_url: format!("{}/hooks/{}", app.config.public_url, service.name),
+        allow_unsigned_hooks: service.allow_unsigned_hooks,
+        poll_interval_ms: service.poll_interval_ms,
+        release_branch: service.release_branch.clone(),
+        default_branch: service.default_branch.clone(),
+        allow_self_approval: service.allow_self_approval,
+        known_hosts: service.known_hosts.clone(),
+        ca_pem: service.ca_pem.clone(),
+        created_at_ms: service.created_at.0,
+        created_by: service.created_by.clone(),
+        poll_fault: app.poll_fault(&service.name).as_ref().map(fault),
+    })
+}
+
+pub(super) fn delivery(delivery: &Delivery) -> model::Delivery {
+    let (state, run, reason) = match &delivery.state {
+        DeliveryState::Received => ("received", None, None),
+        DeliveryState::Ran { run } => ("ran", Some(*run), None),
+        DeliveryState::Ignored { reason } => ("ignored", None, Some(reason.clone())),
+        DeliveryState::Refused { reason } => ("refused", None, Some(reason.clone())),
+    };
+    model::Delivery {
+        id: delivery.id,
+        forge: delivery.forge.clone(),
+        forge_id: delivery.forge_id.clone(),
+        event: delivery.event.clone(),
+        at_ms: delivery.at.0,
+        remote: delivery.remote.clone(),
+        repeats: delivery.repeats,
+        state: state.to_owned(),
+        run,
+        reason,
+    }
+}
+
+fn blame(blame: Blame) -> String {
+    match blame {
+        Blame::Code => "code",
+        Blame::Infrastructure => "infrastructure",
+    }
+    .to_owned()
+}
+
+pub(super) fn run(app: &App, run: &Run) -> Result<model::Run, AppError> {
+    let why = app.run_why(run)?;
+    run_with(app, run, &why)
+}
+
+fn run_with(app: &App, run: &Run, reason_why: &Why) -> Result<model::Run, AppError> {
+    let (runner, reason, blamed) = match &run.state {
+        RunState::Held { reason } => (None, Some(reason.clone()), None),
+        RunState::Running { runner } => (Some(runner.to_string()), None, None),
+        RunState::Cancelling { runner } => (Some(runner.to_string()), run.cancel_reason.clone(), None),
+        RunState::Failed { blame: whose, reason } => (None, Some(reason.clone()), Some(blame(*whose))),
+        RunState::Cancelled => (None, run.cancel_reason.clone(), None),
+        RunState::Queued | RunState::Succeeded { .. } => (None, None, None),
+    };
+    let queue = match reason_why {
+        Why::RunQueued { position, of } => Some(model::QueuePlace { position: *position, of: *of }),
+        _ => None,
+    };
+    let made_release = run.digest().is_some() && run.releases();
+    Ok(model::Run {
+        service: run.id.service.to_string(),
+        number: run.id.number,
+        state: run.state.word().to_owned(),
+        finished: run.state.is_final(),
+        reason: reason.filter(|reason| !reason.is_empty()),
+        blame: blamed,
+        commit: model::Commit {
+            sha: run.trigger.commit.to_string(),
+            subject: run.trigger.subject.clone(),
+            author: run.trigger.author.clone(),
+            author_email: run.trigger.author_email.clone(),
+        },
+        git_ref: run.trigger.git_ref.clone(),
+        trigger: run.trigger.kind.word().to_owned(),
+        trigger_source: match run.trigger.source {
+            TriggerSource::Hook => "hook",
+            TriggerSource::Poll => "poll",
+            TriggerSource::Person => "person",
+        }
+        .to_owned(),
+        pull_request: run.trigger.pull_request,
+        requested_by: run.trigger.requested_by.clone(),
+        may_release: run.may_release,
+        created_at_ms: run.created_at.0,
+        started_at_ms: ms(run.started_at),
+        finished_at_ms: ms(run.finished_at),
+        usual_ms: match (reason_why, run.state.is_final()) {
+            (Why::RunRunning { usual_ms, .. }, _) => *usual_ms,
+            (_, false) => app.run_usual_ms(&run.id)?,
+            (_, true) => None,
+        },
+        runner,
+        queue,
+        steps: run.steps.iter().map(step).collect(),
+        digest: run.digest().map(ToString::to_string),
+        tag: run.tag.clone(),
+        reused_from: run.reused_from.as_ref().map(|run| run.number),
+        rerun_of: run.rerun_of.as_ref().map(|run| run.number),
+        release: made_release.then_some(run.id.number),
+        why: why(reason_why),
+    })
+}
+
+fn step(step: &StepRecord) -> model::Step {
+    let (state, reason, blamed, exit_code) = match &step.outcome {
+        None if step.started_at.is_some() => ("running", None, None, None),
+        None => ("waiting", None, None, None),
+        Some(StepOutcome::Passed) => ("passed", None, None, Some(0)),
+        Some(StepOutcome::Skipped { reason }) => ("skipped", Some(reason.clone()), None, None),
+        Some(StepOutcome::Failed { blame: whose, exit_code, reason }) => {
+            ("failed", Some(reason.clone()), Some(blame(*whose)), *exit_code)
+        }
+        Some(StepOutcome::Cancelled) => ("cancelled", None, None, None),
+    };
+    model::Step {
+        name: step.name.clone(),
+        state: state.to_owned(),
+        reason,
+        blame: blamed,
+        exit_code,
+        started_at_ms: ms(step.started_at),
+        finished_at_ms: ms(step.finished_at),
+    }
+}
+
+pub(super) fn release(app: &App, release: &Release) -> Result<model::Release, AppError> {
+    let why = app.release_why(release)?;
+    let approval = app.approval_maybe(&release.id)?;
+    release_with(app, release, approval.as_ref(), &why)
+}
+
+fn release_with(
+    app: &App,
+    release: &Release,
+    approval_of: Option<&Approval>,
+    reason_why: &Why,
+) -> Result<model::Release, AppError> {
+    let service = &release.id.service;
+    let gateway = &app.config.gateway;
+    let reason = match &release.state {
+        ReleaseState::TestFailed { reason } | ReleaseState::RolledBack { reason } => Some(reason.clone()),
+        ReleaseState::Rejected { comment, .. } => Some(comment.clone()),
+        _ => None,
+    };
+    Ok(model::Release {
+        service: service.to_string(),
+        number: release.id.number,
+        digest: release.digest.to_string(),
+        tag: release.tag.clone(),
+        base: release.plan.base.clone(),
+        state: release.state.word().to_owned(),
+        under_way: release.state.is_under_way(),
+        reason,
+        commit: model::Commit {
+            sha: release.commit.sha.to_string(),
+            subject: release.commit.message.lines().next().unwrap_or_default().to_owned(),
+            author: release.commit.author.clone(),
+            author_email: release.commit.author_email.clone(),
+        },
+        changes: release
+            .commit
+            .changes
+            .iter()
+            .map(|it| model::Change { id: it.short.clone(), subject: it.subject.clone(), author: it.author.clone() })
+            .collect(),
+        created_at_ms: release.created_at.0,
+        changed_at_ms: release.changed_at.0,
+        tested_at_ms: ms(release.tested_at),
+        approved_at_ms: release.approved.as_ref().map(|(at, _)| at.0),
+        approved_by: release.approved.as_ref().map(|(_, by)| by.clone()),
+        promoted_at_ms: ms(release.promoted_at),
+        live_at_ms: ms(release.live_at),
+        strategy: release.plan.production.strategy.word().to_owned(),
+        test_url: gateway.address(&addresses::test_host(gateway, service)),
+        production_url: gateway.address(&addresses::production_host(gateway, service, &release.plan.deploy)),
+        approval: approval_of.map(|it| approval(app, it)),
+        rollout: app.rollout_of(&release.id)?.map(|rollout| rollout.id.number),
+        why: why(reason_why),
+    })
+}
+
+fn approval(app: &App, approval: &Approval) -> model::Approval {
+    let (decision, superseded_by) = match &approval.state {
+        ApprovalState::Approved { decision } | ApprovalState::Rejected { decision } => (Some(decision), None),
+        ApprovalState::Superseded { by } => (None, Some(*by)),
+        ApprovalState::Open | ApprovalState::Expired => (None, None),
+    };
+    let ReleaseId { service, number } = &approval.release;
+    model::Approval {
+        round: approval.round,
+        digest: approval.digest.to_string(),
+        state: approval.state.word().to_owned(),
+        testers: approval.testers.clone(),
+        allow_self_approval: approval.allow_self_approval,
+        opened_at_ms: approval.opened_at.0,
+        expires_at_ms: approval.expires_at.0,
+        claim: approval.claim.as_ref().map(|claim| model::Claim { by: claim.by.clone(), at_ms: claim.at.0 }),
+        decision: decision.map(|decision| model::Decision {
+            by: decision.by.clone(),
+            at_ms: decision.at.0,
+            proof: match decision.proof {
+                Proof::MailedCode => "mailed_code",
+                Proof::SignedIn => "signed_in",
+            }
+            .to_owned(),
+            comment: decision.comment.clone(),
+        }),
+        superseded_by,
+        page_url: format!("{}/services/{service}/approvals/{number}", app.config.public_url),
+    }
+}
+
+/// A rollout; with all its samples where somebody asks for this one.
+pub(super) fn rollout(app: &App, rollout: &Rollout, with_samples: bool) -> Result<model::Rollout, AppError> {
+    let release = app.release(&rollout.release)?;
+    let why = app.release_why(&release)?;
+    Ok(rollout_with(app, rollout, with_samples, &why))
+}
+
+fn rollout_with(app: &App, rollout: &Rollout, with_samples: bool, reason_why: &Why) -> model::Rollout {
+    let gateway = &app.config.gateway;
+    let (paused, paused_by) = match &rollout.state {
+        RolloutState::Holding { paused: Some(Pause::Person { by }), .. } => (Some("person"), Some(by.clone())),
+        RolloutState::Holding { paused: Some(Pause::Insufficient), .. } => (Some("insufficient"), None),
+        _ => (None, None),
+    };
+    let reason = match &rollout.state {
+        RolloutState::RollingBack { reason }
+        | RolloutState::DrainingBack { reason }
+        | RolloutState::RolledBack { reason } => Some(reason.clone()),
+        _ => None,
+    };
+    let stage_until_ms = match &rollout.state {
+        RolloutState::Holding { until, .. } => Some(until.0),
+        _ => None,
+    };
+    let (cause, requested_by) = match &rollout.cause {
+        Cause::Promotion => ("promotion", None),
+        Cause::Rollback { by, .. } => ("rollback", Some(by.clone())),
+    };
+    let preview = || gateway.address(&addresses::preview_host(gateway, &rollout.id.service));
+    model::Rollout {
+        service: rollout.id.service.to_string(),
+        number: rollout.id.number,
+        release: rollout.release.number,
+        revision: rollout.revision.to_string(),
+        stable_release: rollout.stable.as_ref().map(|stable| stable.release),
+        cause: cause.to_owned(),
+        requested_by,
+        strategy: rollout.plan.strategy.word().to_owned(),
+        stages: rollout
+            .stages
+            .iter()
+            .map(|stage| model::Stage {
+                weight_percent: stage.weight_percent,
+                hold_ms: stage.hold_ms,
+                judged: stage.judged,
+            })
+            .collect(),
+        stage: rollout.stage(),
+        state: rollout.state.word().to_owned(),
+        finished: rollout.state.is_final(),
+        reason,
+        paused: paused.map(str::to_owned),
+        paused_by,
+        weight_percent: rollout.weight_percent,
+        started_at_ms: rollout.started_at.0,
+        stage_until_ms,
+        finished_at_ms: ms(rollout.finished_at),
+        can_abort: rollout.can_abort(),
+        shares: rollout
+            .shares
+            .iter()
+            .map(|(at, percent)| model::Share { at_ms: at.0, weight_percent: *percent })
+            .collect(),
+        judgement: rollout.judgement().map(judgement),
+        samples: if with_samples { rollout.samples.iter().map(sample).collect() } else { Vec::new() },
+        preview_url: rollout.wants_preview().then(preview),
+        why: why(reason_why),
+    }
+}
+
+fn judgement(judgement: &Judgement) -> model::Judgement {
+    let check = |check: &pipelines::rollout::judge::CheckResult| model::Check {
+        name: check.name.clone(),
+        outcome: check.outcome.word().to_owned(),
+        value: check.value,
+        stable: check.stable,
+        limit: check.limit,
+        p_value: check.p_value,
+    };
+    model::Judgement {
+        outcome: judgement.outcome.word().to_owned(),
+        requests: judgement.requests,
+        checks: judgement.checks.iter().map(check).collect(),
+    }
+}
+
+fn sample(sample: &Sample) -> model::Sample {
+    model::Sample {
+        at_ms: sample.at.0,
+        stage: sample.stage,
+        weight_percent: sample.weight_percent,
+        canary: measured(&sample.canary),
+        stable: measured(&sample.stable),
+        outcome: sample.judgement.outcome.word().to_owned(),
+    }
+}
+
+fn measured(stats: &RevisionStats) -> model::Measured {
+    model::Measured {
+        requests: stats.requests,
+        errors: stats.errors,
+        p50_ms: stats.latency_ms(0.50),
+        p95_ms: stats.latency_ms(0.95),
+        p99_ms: stats.latency_ms(0.99),
+    }
+}
+
+pub(super) fn board_row(app: &App, row: &ServiceRow, caller: &Caller) -> Result<model::BoardRow, AppError> {
+    let run = match (&row.run, row.subject) {
+        (Some(it), Subject::Run) => Some(run_with(app, it, &row.why)?),
+        (Some(it), _) => Some(run(app, it)?),
+        (None, _) => None,
+    };
+    let subject_release = match (&row.release, row.subject) {
+        (Some(it), Subject::Release) => Some(release_with(app, it, row.approval.as_ref(), &row.why)?),
+        (Some(it), _) => Some(release(app, it)?),
+        (None, _) => None,
+    };
+    Ok(model::BoardRow {
+        service: row.service.name.to_string(),
+        group: row.group(Some(caller)).word().to_owned(),
+        subject: match row.subject {
+            Subject::Release => "release",
+            Subject::Run => "run",
+            Subject::Nothing => "nothing",
+        }
+        .to_owned(),
+        stations: stations::stations(row),
+        run,
+        release: subject_release,
+        rollout: row.rollout.as_ref().map(|it| rollout_with(app, it, false, &row.why)),
+        live: row.live.as_ref().map(|it| release(app, it)).transpose()?,
+        waiting_release: row.train.rollout_next,
+        why: why(&row.why),
+        poll_fault: row.poll_fault.as_ref().map(fault),
+    })
+}
+
+pub(super) fn account(account: &Account) -> model::Account {
+    model::Account {
+        name: account.name.clone(),
+        email: account.email.clone(),
+        role: account.role,
+        disabled: account.disabled,
+        created_at_ms: account.created_at.0,
+    }
+}
+
+pub(super) fn token(id: String, token: &Token) -> model::Token {
+    model::Token {
+        id,
+        label: token.label.clone(),
+        account: token.account.clone(),
+        scope: token.scope,
+        read_only: token.read_only,
+        created_at_ms: token.created_at.0,
+        expires_at_ms: ms(token.expires_at),
+    }
+}
+
+pub(super) fn entry(entry: Entry) -> model::JournalEntry {
+    let (before, after) = entry.change.map_or((None, None), |(before, after)| (Some(before), Some(after)));
+    model::JournalEntry {
+        seq: entry.seq,
+        at_ms: entry.at.0,
+        service: entry.service.map(|service| service.to_string()),
+        actor: entry.origin.actor,
+        channel: match entry.origin.channel {
+            Channel::Page => "page",
+            Channel::Api => "api",
+            Channel::MailLink => "mail_link",
+            Channel::Hook => "hook",
+            Channel::Runner => "runner",
+            Channel::Server => "server",
+        }
+        .to_owned(),
+        subject: entry.subject,
+        word: entry.word,
+        before,
+        after,
+        detail: entry.detail,
+    }
+}

@@ -1,0 +1,240 @@
+//! The API through the whole router, on an application in memory.
+
+use axum::http::{Method, StatusCode};
+use pipelines::{
+    effect::EffectKind,
+    plan::{CanaryStep, Strategy},
+    rollout::RolloutEvent,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    app::Role,
+    http::api::model::{self, Answer, BoardRow, List},
+    testing::{Stage, TESTER, test_app, test_app_with},
+};
+
+const GET: Method = Method::GET;
+const POST: Method = Method::POST;
+
+/// Calls, and wants this status.
+async fn want(stage: &Stage, status: u16, call: (Method, &str), token: Option<&str>, body: Option<Value>) -> Value {
+    let (method, path) = call;
+    let answer = stage.call(method.clone(), path, token, body).await;
+    assert_eq!(answer.status.as_u16(), status, "{method} {path}: {:?}", answer.body);
+    answer.json()
+}
+
+#[tokio::test]
+async fn a_program_signs_in_and_its_token_says_who_it_is() {
+    let stage = test_app();
+    stage.caller(Role::Tester).await;
+    let login = json!({"name": "tester", "password": "password of tester"});
+    let given = want(&stage, 200, (POST, "/api/v1/login"), None, Some(login)).await;
+    assert_eq!((&given["apiVersion"], &given["kind"]), (&json!("windlass/v1"), &json!("LoginToken")));
+    let token = given["token"].as_str().unwrap();
+    let who = want(&stage, 200, (GET, "/api/v1/whoami"), Some(token), None).await;
+    assert_eq!((&who["account"], &who["role"]), (&json!("tester"), &json!("tester")));
+    stage.pass_ms(31 * 86_400_000);
+    let problem = want(&stage, 401, (GET, "/api/v1/whoami"), Some(token), None).await;
+    assert_eq!((&problem["type"], &problem["next"]), (&json!("bad-token"), &json!("windlass login")));
+    assert!(problem["request_id"].is_string());
+}
+
+#[tokio::test]
+async fn passwords_are_not_guessed_and_names_not_found_out() {
+    let stage = test_app_with(|config| config.bounds.sign_in_tries_max = 3);
+    stage.caller(Role::Tester).await;
+    let wrong = |name: &str| json!({"name": name, "password": "a wrong password"});
+    let known = want(&stage, 403, (POST, "/api/v1/login"), None, Some(wrong("tester"))).await;
+    let unknown = want(&stage, 403, (POST, "/api/v1/login"), None, Some(wrong("nobody"))).await;
+    assert_eq!(known["detail"], unknown["detail"]);
+    for _ in 0..2 {
+        want(&stage, 403, (POST, "/api/v1/login"), None, Some(wrong("tester"))).await;
+    }
+    let right = json!({"name": "tester", "password": "password of tester"});
+    let refused = stage.call(POST, "/api/v1/login", None, Some(right.clone())).await;
+    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(refused.headers["retry-after"], "300");
+    stage.pass_ms(300_000);
+    want(&stage, 200, (POST, "/api/v1/login"), None, Some(right)).await;
+}
+
+#[tokio::test]
+async fn a_service_is_registered_changed_and_never_shows_its_secrets() {
+    let stage = test_app();
+    let token = stage.token(Role::Operator).await;
+    let token = Some(token.as_str());
+    let secret = "s3cret-of-the-repository";
+    let new = json!({"name": "shop", "repository_url": "https://git.example.com/shop.git",
+        "credential": {"kind": "token", "user": "ci", "token": secret}, "hook_secret": secret});
+    let made = stage.call(POST, "/api/v1/services", token, Some(new.clone())).await;
+    assert_eq!(made.status, StatusCode::CREATED);
+    assert!(!String::from_utf8_lossy(&made.body).contains(secret));
+    let made: Answer<model::Service> = serde_json::from_slice(&made.body).unwrap();
+    assert_eq!(made.it.hook_url, "https://windlass.example.com/hooks/shop");
+    assert!(made.it.credential_set_at_ms.is_some() && made.it.hook_secret_set_at_ms.is_some());
+    want(&stage, 409, (POST, "/api/v1/services"), token, Some(new)).await;
+    let path = "/api/v1/services/shop";
+    let changed = want(&stage, 200, (Method::PATCH, path), token, Some(json!({"release_branch": "stable"}))).await;
+    assert_eq!((&changed["release_branch"], &changed["credential"]), (&json!("stable"), &json!("token")));
+    let typo = want(&stage, 422, (Method::PATCH, path), token, Some(json!({"hook_secert": "x"}))).await;
+    assert!(typo["detail"].as_str().unwrap().contains("hook_secert"));
+    want(&stage, 422, (Method::PATCH, path), token, Some(json!({"name": "other"}))).await;
+    let odd = json!({"name": "../shop", "repository_url": "https://git.example.com/shop.git"});
+    want(&stage, 422, (POST, "/api/v1/services"), token, Some(odd)).await;
+    want(&stage, 404, (GET, "/api/v1/services/..%2Fshop"), token, None).await;
+    want(&stage, 202, (POST, "/api/v1/services/shop/poll"), token, None).await;
+    let all = want(&stage, 200, (GET, "/api/v1/services"), token, None).await;
+    assert_eq!((&all["kind"], &all["items"][0]["name"]), (&json!("ServiceList"), &json!("shop")));
+}
+
+#[tokio::test]
+async fn the_board_follows_a_push_until_it_is_live_and_back() {
+    let stage = test_app();
+    let admin = stage.token(Role::Admin).await;
+    let token = Some(admin.as_str());
+    let row = async || -> BoardRow {
+        let answer = stage.call(GET, "/api/v1/services/shop/status", token, None).await;
+        serde_json::from_slice::<Answer<BoardRow>>(&answer.body).unwrap().it
+    };
+    let run = stage.pushed("shop").await;
+    let queued = row().await;
+    assert_eq!((queued.subject.as_str(), queued.why.word.as_str()), ("run", "run_queued"));
+    assert_eq!(queued.run.unwrap().queue.unwrap().position, 1);
+    let release = stage.built(&run, Strategy::Rolling).await;
+    assert_eq!(row().await.why.word, "deploying_to_test");
+    stage.tested(&release).await;
+    let waiting = row().await;
+    assert_eq!((waiting.group.as_str(), waiting.why.word.as_str()), ("needs_you", "awaiting_decision"));
+    assert_eq!((waiting.why.person.kind.as_str(), waiting.why.person.names), ("testers", vec![TESTER.to_owned()]));
+    let states: Vec<&str> = waiting.stations.iter().map(|station| station.state.as_str()).collect();
+    assert_eq!(states, ["done", "done", "done", "done", "waiting", "to_come", "to_come", "to_come"]);
+
+    let digest = waiting.release.unwrap().digest;
+    let at = format!("/api/v1/services/shop/releases/{}", release.number);
+    let other = json!({"digest": format!("sha256:{}", "0".repeat(64))});
+    want(&stage, 409, (POST, &format!("{at}/approve")), token, Some(other)).await;
+    want(&stage, 422, (POST, &format!("{at}/reject")), token, Some(json!({"digest": digest}))).await;
+    want(&stage, 200, (POST, &format!("{at}/claim")), token, None).await;
+    assert_eq!(row().await.why.word, "claimed");
+    let approved = want(&stage, 200, (POST, &format!("{at}/approve")), token, Some(json!({"digest": digest}))).await;
+    assert_eq!((&approved["state"], &approved["approved_by"]), (&json!("promoting"), &json!("admin")));
+    want(&stage, 410, (POST, &format!("{at}/approve")), token, Some(json!({"digest": digest}))).await;
+    stage.rolling_out(&release).await;
+    let rollout = want(&stage, 200, (GET, "/api/v1/services/shop/rollouts/1"), token, None).await;
+    assert_eq!((&rollout["state"], &rollout["release"]), (&json!("shifting"), &json!(release.number)));
+    stage.in_force(&release.service).await;
+    let live = row().await;
+    assert_eq!((live.why.word.as_str(), live.group.as_str()), ("live", "idle"));
+    assert_eq!(live.live.unwrap().number, release.number);
+}
+
+#[tokio::test]
+async fn a_rollout_is_steered_and_an_older_release_comes_back() {
+    let stage = test_app();
+    let first = stage.live("shop").await;
+    let run = stage.pushed("shop").await;
+    let canary = Strategy::Canary { steps: vec![CanaryStep { weight_percent: 10, hold_ms: 60_000 }] };
+    let second = stage.built(&run, canary).await;
+    stage.tested(&second).await;
+    stage.approved(&second).await;
+    stage.rolling_out(&second).await;
+    stage.in_force(&second.service).await;
+    let manager = stage.token(Role::ReleaseManager).await;
+    let token = Some(manager.as_str());
+    let act = "/api/v1/services/shop/rollouts/2/act";
+    let paused = want(&stage, 200, (POST, act), token, Some(json!({"verb": "pause"}))).await;
+    assert_eq!((&paused["state"], &paused["paused_by"]), (&json!("paused"), &json!("release_manager")));
+    assert_eq!((&paused["weight_percent"], &paused["why"]["word"]), (&json!(10), &json!("paused")));
+    want(&stage, 200, (POST, act), token, Some(json!({"verb": "resume"}))).await;
+    let aborted = json!({"verb": "abort", "reason": "the basket is empty"});
+    let aborted = want(&stage, 200, (POST, act), token, Some(aborted)).await;
+    assert_eq!(aborted["reason"], "aborted by release_manager: the basket is empty");
+    want(&stage, 409, (POST, act), token, Some(json!({"verb": "promote"}))).await;
+    want(&stage, 422, (POST, act), token, Some(json!({"verb": "explode"}))).await;
+    stage.in_force(&second.service).await;
+    stage.rollout(&second.service, EffectKind::DrainRevision, RolloutEvent::Drained).await;
+    let back = async |number: u32, status: u16| {
+        let path = format!("/api/v1/services/shop/releases/{number}/rollback");
+        want(&stage, status, (POST, &path), token, Some(json!({"reason": "it was better"}))).await
+    };
+    assert!(back(first.number, 409).await["detail"].is_string(), "it has the traffic already");
+    assert!(back(second.number, 409).await["detail"].is_string(), "it was never live");
+    let list = stage.call(GET, "/api/v1/services/shop/rollouts?limit=1", token, None).await;
+    let list: Answer<List<model::Rollout>> = serde_json::from_slice(&list.body).unwrap();
+    assert_eq!((list.it.items[0].number, list.it.next_before), (2, Some(2)));
+    let list = want(&stage, 200, (GET, "/api/v1/services/shop/rollouts?before=2"), token, None).await;
+    assert_eq!(list["items"][0]["number"], 1);
+}
+
+#[tokio::test]
+async fn who_is_named_as_a_tester_decides_and_other_developers_do_not() {
+    let stage = test_app();
+    let release = stage.awaiting("shop").await;
+    let developer = stage.token(Role::Developer).await;
+    let at = format!("/api/v1/services/shop/releases/{}", release.number);
+    let digest = stage.app.release(&release).unwrap().digest.to_string();
+    let decide = json!({"digest": digest});
+    want(&stage, 403, (POST, &format!("{at}/approve")), Some(&developer), Some(decide.clone())).await;
+    want(&stage, 403, (POST, &format!("{at}/claim")), Some(&developer), None).await;
+    let origin = pipelines::journal::Origin::server();
+    stage.app.account_update("developer", None, Some(TESTER.into()), None, None, origin).await.unwrap();
+    want(&stage, 200, (POST, &format!("{at}/approve")), Some(&developer), Some(decide)).await;
+}
+
+#[tokio::test]
+async fn runs_are_listed_started_stopped_and_run_again() {
+    let stage = test_app();
+    let developer = stage.token(Role::Developer).await;
+    let token = Some(developer.as_str());
+    let first = stage.pushed("shop").await;
+    let at = format!("/api/v1/services/shop/runs/{}", first.number);
+    let stopped =
+        want(&stage, 200, (POST, &format!("{at}/cancel")), token, Some(json!({"reason": "wrong branch"}))).await;
+    assert_eq!((&stopped["state"], &stopped["reason"]), (&json!("cancelled"), &json!("wrong branch")));
+    assert!(stopped["why"]["text"].as_str().unwrap().starts_with("developer stopped its run"));
+    let again = want(&stage, 201, (POST, &format!("{at}/rerun")), token, None).await;
+    assert_eq!((&again["number"], &again["rerun_of"]), (&json!(2), &json!(1)));
+    let manual = want(&stage, 201, (POST, "/api/v1/services/shop/runs"), token, Some(json!({}))).await;
+    assert_eq!((&manual["trigger"], &manual["requested_by"]), (&json!("manual"), &json!("developer")));
+    want(&stage, 422, (POST, "/api/v1/services/shop/runs"), token, Some(json!({"git_ref": "nowhere"}))).await;
+    let list = want(&stage, 200, (GET, "/api/v1/services/shop/runs"), token, None).await;
+    let numbers: Vec<u64> = list["items"].as_array().unwrap().iter().map(|it| it["number"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, [3, 2, 1]);
+    for odd in ["007", "0", "99", "x", "-1", "4294967296"] {
+        want(&stage, 404, (GET, &format!("/api/v1/services/shop/runs/{odd}")), token, None).await;
+    }
+}
+
+#[tokio::test]
+async fn accounts_tokens_and_the_journal() {
+    let stage = test_app();
+    let admin = stage.token(Role::Admin).await;
+    let token = Some(admin.as_str());
+    let new = json!({"name": "wei", "role": "developer", "password": "a long password"});
+    want(&stage, 201, (POST, "/api/v1/accounts"), token, Some(new)).await;
+    let change = json!({"role": "tester", "disabled": true});
+    let changed = want(&stage, 200, (Method::PATCH, "/api/v1/accounts/wei"), token, Some(change)).await;
+    assert_eq!((&changed["role"], &changed["disabled"]), (&json!("tester"), &json!(true)));
+    let last = json!({"disabled": true});
+    want(&stage, 422, (Method::PATCH, "/api/v1/accounts/admin"), token, Some(last)).await;
+    let reader = json!({"label": "dashboard", "scope": "developer", "read_only": true});
+    let reader = want(&stage, 201, (POST, "/api/v1/tokens"), token, Some(reader)).await;
+    let reader = reader["token"].as_str().unwrap();
+    want(&stage, 200, (GET, "/api/v1/board"), Some(reader), None).await;
+    want(&stage, 403, (POST, "/api/v1/tokens"), Some(reader), Some(json!({"label": "more"}))).await;
+    want(&stage, 403, (GET, "/api/v1/accounts"), Some(reader), None).await;
+    let list = want(&stage, 200, (GET, "/api/v1/tokens"), token, None).await;
+    let is_reader = |it: &&Value| it["label"] == "dashboard";
+    let id = list["items"].as_array().unwrap().iter().find(is_reader).unwrap()["id"].as_str().unwrap().to_owned();
+    assert!(!list.to_string().contains(reader));
+    want(&stage, 200, (Method::DELETE, &format!("/api/v1/tokens/{id}")), token, None).await;
+    want(&stage, 401, (GET, "/api/v1/board"), Some(reader), None).await;
+    let journal = want(&stage, 200, (GET, "/api/v1/journal?limit=1"), token, None).await;
+    assert_eq!(
+        (&journal["items"][0]["word"], &journal["items"][0]["actor"]),
+        (&json!("token_deleted"), &json!("admin"))
+    );
+    assert!(!want(&stage, 200, (GET, "/api/v1/journal?limit=100"), token, None).await.to_string().contains(reader));
+}

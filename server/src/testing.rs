@@ -1,0 +1,318 @@
+//! An application for tests: in memory, with a clock that stands until it is moved, and the world played by the test: it
+//! says what a repository, a runner and the drivers would say. Not here: real parts (the crate `tests`).
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use axum::{
+    body::{Body, Bytes, to_bytes},
+    http::{HeaderMap, Method, Request, StatusCode, header},
+};
+use pipelines::{
+    effect::{EffectKind, PendingEffect},
+    ids::{CommitSha, Digest, ReleaseId, RunId, RunnerName, ServiceName},
+    journal::Origin,
+    plan::{DeliveryPlan, DeployPlan, JudgePolicy, ProductionPlan, Strategy, TestPlan},
+    protocol::{
+        CommitInfo, LogLine, LogStream, PROTOCOL_VERSION, Report, RunnerRequest, Secret, ServerReply, StepOutcome,
+    },
+    release::ReleaseEvent,
+    rollout::{RolloutEvent, judge::RevisionStats},
+    time::UnixMs,
+    train::Event,
+};
+use serde_json::Value;
+use tower::ServiceExt;
+
+use crate::{
+    app::{App, Role, accounts::Caller, deliveries::Listed, keys::Keys, services::ServiceInput, trains::Outcome},
+    config::Config,
+    http::router::router,
+    store::{
+        embedded::EmbeddedStore,
+        engine::{self, EngineConfig, EngineKind},
+        logs::{LogConfig, LogStore},
+    },
+};
+
+/// When the tests begin.
+pub(crate) const START_MS: u64 = 1_795_000_000_000;
+/// The tester that the plan names.
+pub(crate) const TESTER: &str = "qa@example.com";
+/// Answers in tests are no longer.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// The application and what it stands on.
+pub(crate) struct Stage {
+    pub(crate) app: Arc<App>,
+    clock: Arc<AtomicU64>,
+    _folder: tempfile::TempDir,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    /// Its body as JSON.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
+    }
+}
+
+/// A fresh application.
+pub(crate) fn test_app() -> Stage {
+    test_app_with(|_| {})
+}
+
+/// A fresh application with other settings.
+pub(crate) fn test_app_with(change: impl FnOnce(&mut Config)) -> Stage {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(folder.path());
+    change(&mut config);
+    let memory = EngineConfig { kind: EngineKind::Memory, ..EngineConfig::default() };
+    let store = Arc::new(EmbeddedStore::open(engine::open(Path::new(""), &memory).unwrap()).unwrap());
+    let logs = Arc::new(LogStore::open(&folder.path().join("logs"), LogConfig::default()).unwrap());
+    let clock = Arc::new(AtomicU64::new(START_MS));
+    let hands = Arc::clone(&clock);
+    let keys = Keys::from_bytes([7; 32]);
+    let app = App::new(config, store, logs, keys, Arc::new(move || UnixMs(hands.load(Ordering::Relaxed)))).unwrap();
+    Stage { app: Arc::new(app), clock, _folder: folder }
+}
+
+fn config(folder: &Path) -> Config {
+    let text = format!(
+        "state_dir: {}\npublic_url: https://windlass.example.com\nregistries:\n  test: {{host: test.example.com}}\n  \
+         production: {{host: production.example.com}}\nmail: {{from: windlass@example.com, folder: {}}}\n",
+        folder.display(),
+        folder.join("mail").display(),
+    );
+    let path = folder.join("windlass.yaml");
+    std::fs::write(&path, text).unwrap();
+    Config::load(&path).unwrap()
+}
+
+impl Stage {
+    /// The clock goes on.
+    pub(crate) fn pass_ms(&self, span_ms: u64) {
+        self.clock.fetch_add(span_ms, Ordering::Relaxed);
+    }
+
+    /// An account with this role, whose name is the role's word.
+    pub(crate) async fn caller(&self, role: Role) -> Caller {
+        let name = role.word();
+        let account = match self.app.account(name) {
+            Ok(account) => account,
+            Err(_) => {
+                let email = format!("{name}@example.com");
+                let password = Secret::new(format!("password of {name}"));
+                self.app.account_create(name, &email, role, password, Origin::server()).await.unwrap()
+            }
+        };
+        Caller { role, account, channel: pipelines::journal::Channel::Api, read_only: false }
+    }
+
+    /// A bearer token of an account with this role.
+    pub(crate) async fn token(&self, role: Role) -> String {
+        let caller = self.caller(role).await;
+        let token = self.app.token_create(&caller, "test".into(), role, false, None).await.unwrap();
+        token.expose().to_owned()
+    }
+
+    /// Sends a request through the whole router.
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        let answer = router(Arc::clone(&self.app)).oneshot(request).await.unwrap();
+        let (parts, body) = answer.into_parts();
+        let body = to_bytes(body, ANSWER_BYTES_MAX).await.unwrap();
+        Answer { status: parts.status, headers: parts.headers, body }
+    }
+
+    /// Calls the API; without a token as nobody, without a body with none.
+    pub(crate) async fn call(&self, method: Method, path: &str, token: Option<&str>, body: Option<Value>) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(token) = token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let body = match body {
+            Some(body) => {
+                request = request.header(header::CONTENT_TYPE, "application/json");
+                Body::from(body.to_string())
+            }
+            None => Body::empty(),
+        };
+        self.send(request.body(body).unwrap()).await
+    }
+
+    /// Registers a service whose repository has one commit on `main`; its run waits for a runner.
+    pub(crate) async fn pushed(&self, service: &str) -> RunId {
+        let name: ServiceName = service.parse().unwrap();
+        if self.app.service(&name).is_err() {
+            let input = ServiceInput {
+                repository_url: Some(format!("https://git.example.com/{service}.git")),
+                hook_secret: Some(Secret::new("hook secret")),
+                ..ServiceInput::default()
+            };
+            self.app.service_create(name.clone(), input, Origin::server()).await.unwrap();
+        }
+        self.listed(&name, commit(self.app.train(&name).unwrap().last_run + 1)).await;
+        RunId::new(name.clone(), self.app.train(&name).unwrap().last_run)
+    }
+
+    /// A poll finds this commit on `main`.
+    pub(crate) async fn listed(&self, name: &ServiceName, commit: CommitSha) {
+        let refs = [("refs/heads/main".to_owned(), commit)].into();
+        let listed = Listed { refs, default_branch: Some("main".into()) };
+        let outcome = self.app.poll_outcome(name, &listed, None).unwrap();
+        self.perform(name, EffectKind::PollRepository, outcome).await;
+    }
+
+    /// A runner takes the run and leads it to a pushed image; gives its release.
+    pub(crate) async fn built(&self, run: &RunId, strategy: Strategy) -> ReleaseId {
+        let runner: RunnerName = "runner-1".parse().unwrap();
+        let lease = RunnerRequest::Lease { runner: runner.clone(), protocol: PROTOCOL_VERSION, busy_with: Vec::new() };
+        let given = self.app.agent_request(&runner, lease).await.unwrap();
+        assert!(matches!(given, ServerReply::Job(job) if job.run == *run));
+        let at = self.app.now();
+        let trigger = self.app.run(run).unwrap().trigger;
+        let steps: Vec<String> = ["checkout", "test", "image", "push"].map(str::to_owned).into();
+        let lines = ["npm ci", "added 3 packages", "npm test", "\u{1b}[32mok\u{1b}[0m <b>4 passed</b>"];
+        let line = |text: &str| LogLine { at, stream: LogStream::Stdout, text: text.into() };
+        let reports = [
+            Report::CheckedOut {
+                commit: CommitInfo {
+                    sha: trigger.commit,
+                    message: "Add a <basket>\n\nIt holds things.".into(),
+                    author: "Mei".into(),
+                    author_email: "mei@example.com".into(),
+                    committed_at: at,
+                    changes: Vec::new(),
+                },
+            },
+            Report::Prepared { steps, plan: Box::new(plan(strategy)), releases: true },
+            Report::StepStarted { step: "test".into(), at },
+            Report::StepFinished { step: "test".into(), at, outcome: StepOutcome::Passed },
+            Report::Succeeded {
+                digest: digest(run.number),
+                tag: run.number.to_string(),
+                reused_from: None,
+                inputs: Digest::of(format!("inputs of {run}").as_bytes()),
+            },
+        ];
+        let log =
+            RunnerRequest::Log { run: run.clone(), step: "test".into(), first_line: 0, lines: lines.map(line).into() };
+        self.app.agent_request(&runner, log).await.unwrap();
+        for report in reports {
+            let request = RunnerRequest::Report { run: run.clone(), report };
+            self.app.agent_request(&runner, request).await.unwrap();
+        }
+        run.release()
+    }
+
+    /// The release is healthy in the test environment: its testers are asked.
+    pub(crate) async fn tested(&self, release: &ReleaseId) {
+        let event = Event::Release { number: release.number, event: ReleaseEvent::TestHealthy };
+        self.perform(&release.service, EffectKind::DeployTest, Outcome::event(event)).await;
+    }
+
+    /// A service with a release that waits for its testers.
+    pub(crate) async fn awaiting(&self, service: &str) -> ReleaseId {
+        let run = self.pushed(service).await;
+        let release = self.built(&run, Strategy::Rolling).await;
+        self.tested(&release).await;
+        release
+    }
+
+    /// An admin approves the release.
+    pub(crate) async fn approved(&self, release: &ReleaseId) {
+        let caller = self.caller(Role::Admin).await;
+        let digest = self.app.release(release).unwrap().digest;
+        let comment = String::new();
+        let origin = caller.origin();
+        self.app.approval_decide_signed_in(release, &caller.account, digest, true, comment, origin).await.unwrap();
+    }
+
+    /// The image is in the production registry, and the new revision is healthy: its first share is being set.
+    pub(crate) async fn rolling_out(&self, release: &ReleaseId) {
+        let digest = self.app.release(release).unwrap().digest;
+        let event = Event::Release { number: release.number, event: ReleaseEvent::Promoted { digest } };
+        self.perform(&release.service, EffectKind::Promote, Outcome::event(event)).await;
+        self.rollout(&release.service, EffectKind::StartRevision, RolloutEvent::RevisionHealthy).await;
+    }
+
+    /// The wanted share is in force.
+    pub(crate) async fn in_force(&self, service: &ServiceName) {
+        let intent = self.app.rollout_running(service).unwrap().intent;
+        let none = RevisionStats::default();
+        let event = RolloutEvent::TrafficAcknowledged { intent, canary: none.clone(), stable: none };
+        self.rollout(service, EffectKind::ApplyTraffic, event).await;
+    }
+
+    /// An effect of the running rollout was performed.
+    pub(crate) async fn rollout(&self, service: &ServiceName, kind: EffectKind, event: RolloutEvent) {
+        let number = self.app.rollout_running(service).unwrap().id.number;
+        self.perform(service, kind, Outcome::event(Event::Rollout { number, event })).await;
+    }
+
+    /// A service with its first release live.
+    pub(crate) async fn live(&self, service: &str) -> ReleaseId {
+        let release = self.awaiting(service).await;
+        self.approved(&release).await;
+        self.rolling_out(&release).await;
+        while self.app.train(&release.service).unwrap().rollout.is_some() {
+            match self.pending(&release.service, EffectKind::ApplyTraffic) {
+                Some(_) => self.in_force(&release.service).await,
+                None => self.rollout(&release.service, EffectKind::DrainRevision, RolloutEvent::Drained).await,
+            }
+        }
+        release
+    }
+
+    /// The pending effect of this kind.
+    pub(crate) fn pending(&self, service: &ServiceName, kind: EffectKind) -> Option<PendingEffect> {
+        self.app.queue().of_service(service).into_iter().find(|pending| pending.effect.kind() == kind)
+    }
+
+    /// Says what a driver would say of the pending effect of this kind.
+    pub(crate) async fn perform(&self, service: &ServiceName, kind: EffectKind, outcome: Outcome) {
+        let pending = self.pending(service, kind).unwrap_or_else(|| panic!("no {} is pending", kind.word()));
+        self.app.effect_outcome(&pending.effect.key(), &pending, outcome).await.unwrap();
+    }
+}
+
+/// The n-th commit.
+pub(crate) fn commit(number: u32) -> CommitSha {
+    format!("{number:040x}").parse().unwrap()
+}
+
+/// The digest of the n-th image.
+pub(crate) fn digest(number: u32) -> Digest {
+    Digest::of(format!("image {number}").as_bytes())
+}
+
+fn plan(strategy: Strategy) -> DeliveryPlan {
+    DeliveryPlan {
+        base: "static-site@1".into(),
+        deploy: DeployPlan {
+            port: 8080,
+            host: None,
+            env: [].into(),
+            health_path: "/".into(),
+            health_timeout_ms: 1_000,
+            replicas: 2,
+            memory_bytes: None,
+            cpu_milli: None,
+            command: Vec::new(),
+        },
+        test: TestPlan { testers: vec![TESTER.into()], expires_ms: 3_600_000 },
+        production: ProductionPlan { strategy, judge: JudgePolicy::default() },
+    }
+}
