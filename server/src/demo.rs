@@ -21,6 +21,7 @@ use integrations::registry::Tag;
 use serde_json::{Value, json};
 use server::gateway::GatewayClient;
 use tokio::process::Command;
+use tokio_util::sync::CancellationToken;
 
 use self::{
     api::Api,
@@ -61,11 +62,9 @@ pub(crate) async fn run(options: DemoOptions) -> anyhow::Result<bool> {
         (None, None) => unreachable!("one of the two is made above"),
     };
     std::fs::create_dir_all(&folder)?;
+    let stop = stop_on_signal();
     let ground = Ground::start(&folder).await?;
-    let outcome = tokio::select! {
-        outcome = on_the_ground(&ground, &folder, &options) => outcome,
-        _ = tokio::signal::ctrl_c() => Ok(false),
-    };
+    let outcome = on_the_ground(&ground, &folder, &options, &stop).await;
     let removed = remove_containers(&ground).await;
     ground.stop().await;
     let good = outcome?;
@@ -73,11 +72,28 @@ pub(crate) async fn run(options: DemoOptions) -> anyhow::Result<bool> {
     Ok(good)
 }
 
-async fn on_the_ground(ground: &Ground, folder: &Path, options: &DemoOptions) -> anyhow::Result<bool> {
+/// Cancelled by Ctrl-C or SIGTERM: what was started is ended in either case.
+fn stop_on_signal() -> CancellationToken {
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        crate::serve::wait_for_signal().await;
+        stopping.cancel();
+    });
+    stop
+}
+
+async fn on_the_ground(
+    ground: &Ground,
+    folder: &Path,
+    options: &DemoOptions,
+    stop: &CancellationToken,
+) -> anyhow::Result<bool> {
     let stage = Stage::set(ground, folder).await?;
     let outcome = tokio::select! {
         outcome = stage.play(options) => outcome,
-        _ = tokio::signal::ctrl_c() => Ok(false),
+        // A person has seen enough; a program has not.
+        () = stop.cancelled() => Ok(!options.unattended),
     };
     stage.strike().await;
     outcome

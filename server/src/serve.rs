@@ -46,7 +46,8 @@ pub(crate) async fn serve(config_path: &Path) -> anyhow::Result<()> {
     run(config, shutdown).await
 }
 
-async fn wait_for_signal() {
+/// Waits for SIGTERM or Ctrl-C.
+pub(crate) async fn wait_for_signal() {
     use tokio::signal::unix::{SignalKind, signal};
     let Ok(mut term) = signal(SignalKind::terminate()) else { return std::future::pending().await };
     tokio::select! {

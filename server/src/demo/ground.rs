@@ -36,7 +36,12 @@ impl Process {
     pub(super) fn start(name: &'static str, mut command: Command, log: PathBuf) -> anyhow::Result<Self> {
         let out = std::fs::File::create(&log).with_context(|| format!("failed to write {}", log.display()))?;
         let err = out.try_clone()?;
-        command.stdin(Stdio::null()).stdout(Stdio::from(out)).stderr(Stdio::from(err)).process_group(0);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::from(out))
+            .stderr(Stdio::from(err))
+            .process_group(0)
+            .kill_on_drop(true);
         let child = command.spawn().with_context(|| format!("failed to start {name}"))?;
         Ok(Self { child, name, log })
     }
