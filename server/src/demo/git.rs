@@ -65,7 +65,7 @@ impl GitServer {
         std::fs::write(
             &hook,
             format!(
-                "#!/bin/sh\nexec '{}' demo-hook --to '{hook_url}' --secret-file '{}' || true\n",
+                "#!/bin/sh\n'{}' demo-hook --to '{hook_url}' --secret-file '{}' || true\n",
                 windlass.display(),
                 secret_file.display()
             ),
