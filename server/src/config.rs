@@ -279,6 +279,8 @@ pub struct Bounds {
     pub sign_in_window_ms: u64,
     /// Streams of events and log lines that are open at the same time.
     pub streams_max: usize,
+    /// How long one of them stays open before it has to be opened again, in milliseconds.
+    pub stream_life_ms: u64,
     /// How long a request may take that is no stream, in milliseconds.
     pub request_timeout_ms: u64,
     /// Blobs copied at the same time by one promotion.
@@ -303,6 +305,7 @@ impl Default for Bounds {
             sign_in_tries_max: 10,
             sign_in_window_ms: 5 * 60_000,
             streams_max: 1_000,
+            stream_life_ms: 3_600_000,
             request_timeout_ms: 60_000,
             promotion_parallel_max: 6,
             lease_wait_ms: 20_000,

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod api;
+pub mod events;
 pub mod extract;
 pub mod openapi;
 pub mod problem;

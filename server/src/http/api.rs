@@ -6,6 +6,7 @@ pub mod accounts;
 pub mod board;
 mod convert;
 pub mod login;
+pub mod logs;
 pub mod model;
 pub mod releases;
 pub mod rollouts;

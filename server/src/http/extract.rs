@@ -37,7 +37,29 @@ impl<S: Sync> FromRequestParts<S> for OfService {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let given = part(parts, "service").await?;
-        given.parse().map(Self).map_err(|_| not_found("service", &given))
+        Self::parse(&given)
+    }
+}
+
+impl OfService {
+    /// The service of this name, as a query names it.
+    ///
+    /// # Errors
+    /// When no service can have it.
+    pub fn parse(given: &str) -> Result<Self, Problem> {
+        given.parse().map(Self).map_err(|_| not_found("service", given))
+    }
+}
+
+/// The step that the path names.
+#[derive(Clone, Debug)]
+pub struct OfStep(pub String);
+
+impl<S: Sync> FromRequestParts<S> for OfStep {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Ok(Self(part(parts, "step").await?))
     }
 }
 

@@ -16,8 +16,8 @@ use utoipa_axum::{router::UtoipaMethodRouter, routes as docs};
 
 use super::{
     access::{Access, admit, identify},
-    api::{accounts, board, login, releases, rollouts, runs, services},
-    openapi,
+    api::{accounts, board, login, logs, releases, rollouts, runs, services},
+    events, openapi,
     problem::Problem,
     webhooks,
 };
@@ -148,7 +148,7 @@ fn pages_and_hooks(routes: Routes) -> Routes {
     )
 }
 
-/// Services, runs, releases and rollouts.
+/// Services, runs, releases and rollouts, and what changes of them.
 #[rustfmt::skip]
 fn delivery_api(routes: Routes) -> Routes {
     const ALL: Access = Access::Role(Role::Developer);
@@ -171,6 +171,11 @@ fn delivery_api(routes: Routes) -> Routes {
         .api(GET, "/api/v1/services/{service}/runs/{number}", ALL, docs!(runs::show_run))
         .api(POST, "/api/v1/services/{service}/runs/{number}/cancel", ALL, docs!(runs::cancel_run))
         .api(POST, "/api/v1/services/{service}/runs/{number}/rerun", ALL, docs!(runs::rerun_run))
+        .api(GET, "/api/v1/services/{service}/runs/{number}/log/search", ALL, docs!(logs::search_log))
+        .api(GET, "/api/v1/services/{service}/runs/{number}/steps/{step}/log", ALL, docs!(logs::show_log))
+        .api_stream(GET, "/api/v1/services/{service}/runs/{number}/steps/{step}/log/stream", ALL, docs!(logs::stream_log))
+        .api_stream(GET, "/api/v1/events", ALL, docs!(events::stream_events))
+        .stream(GET, "/events", ALL, get(events::stream_topics))
         .api(GET, "/api/v1/services/{service}/releases", ALL, docs!(releases::list_releases))
         .api(GET, "/api/v1/services/{service}/releases/{number}", ALL, docs!(releases::show_release))
         .api(POST, "/api/v1/services/{service}/releases/{number}/approve", ALL, docs!(releases::approve_release))

@@ -238,3 +238,52 @@ async fn accounts_tokens_and_the_journal() {
     );
     assert!(!want(&stage, 200, (GET, "/api/v1/journal?limit=100"), token, None).await.to_string().contains(reader));
 }
+
+#[tokio::test]
+async fn a_log_is_read_in_windows_searched_and_streamed_to_its_end() {
+    let stage = test_app();
+    let run = stage.pushed("shop").await;
+    stage.built(&run, Strategy::Rolling).await;
+    let developer = stage.token(Role::Developer).await;
+    let token = Some(developer.as_str());
+    let at = format!("/api/v1/services/shop/runs/{}", run.number);
+    let window = want(&stage, 200, (GET, &format!("{at}/steps/test/log?from=1&limit=2")), token, None).await;
+    assert_eq!((&window["next_from"], &window["length"], &window["finished"]), (&json!(3), &json!(4), &json!(true)));
+    assert_eq!((&window["lines"][0]["number"], &window["lines"][0]["text"]), (&json!(1), &json!("added 3 packages")));
+    let found = want(&stage, 200, (GET, &format!("{at}/log/search?text=npm")), token, None).await;
+    let numbers: Vec<&Value> = found["hits"].as_array().unwrap().iter().map(|hit| &hit["number"]).collect();
+    assert_eq!(numbers, [&json!(0), &json!(2)]);
+    assert_eq!((&found["hits"][0]["step"], &found["complete"]), (&json!("test"), &json!(true)));
+    want(&stage, 422, (GET, &format!("{at}/log/search")), token, None).await;
+    let stream = stage.call(GET, &format!("{at}/steps/test/log/stream?from=2"), token, None).await;
+    let text = String::from_utf8(stream.body.to_vec()).unwrap();
+    let names: Vec<&str> = text.lines().filter(|line| line.starts_with("event") || line.starts_with("id")).collect();
+    assert_eq!(names, ["event: line", "id: 2", "event: line", "id: 3", "event: end"]);
+    let resumed = stage.call(GET, &format!("{at}/steps/test/log/stream?last_event_id=2"), token, None).await;
+    assert_eq!(String::from_utf8_lossy(&resumed.body).matches("event: line").count(), 1);
+    let nothing = stage.call(GET, &format!("{at}/steps/push/log/stream"), token, None).await;
+    assert_eq!(String::from_utf8_lossy(&nothing.body).matches("event:").count(), 1);
+    want(&stage, 404, (GET, "/api/v1/services/shop/runs/9/steps/test/log"), token, None).await;
+}
+
+#[tokio::test]
+async fn lines_come_as_they_are_written_and_none_is_lost() {
+    use futures_util::StreamExt;
+    use tower::ServiceExt;
+    let stage = test_app();
+    let run = stage.pushed("shop").await;
+    let token = stage.token(Role::Developer).await;
+    let path = format!("/api/v1/services/shop/runs/{}/steps/test/log/stream", run.number);
+    let request = axum::http::Request::get(path).header("authorization", format!("Bearer {token}"));
+    let request = request.body(axum::body::Body::empty()).unwrap();
+    let answer = crate::http::router::router(stage.app.clone()).oneshot(request).await.unwrap();
+    let mut body = answer.into_body().into_data_stream();
+    stage.built(&run, Strategy::Rolling).await;
+    let mut text = String::new();
+    while let Some(piece) = tokio::time::timeout(std::time::Duration::from_secs(10), body.next()).await.unwrap() {
+        text.push_str(std::str::from_utf8(&piece.unwrap()).unwrap());
+    }
+    let ids: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("id: ")).collect();
+    assert_eq!(ids, ["0", "1", "2", "3"]);
+    assert!(text.ends_with("event: end\ndata: {}\n\n"));
+}

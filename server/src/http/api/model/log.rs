@@ -36,6 +36,8 @@ pub struct LogLine {
 pub struct LogSearch {
     /// They.
     pub hits: Vec<LogHit>,
+    /// Whether these are all: the bound on lines or hits was not reached.
+    pub complete: bool,
 }
 
 /// A line that holds the text.
