@@ -182,7 +182,7 @@ impl<'a> Stage<'a> {
     async fn play(&self, options: &DemoOptions) -> anyhow::Result<bool> {
         let mut report = Report::default();
         // Visitors come before there is anything to see, and stay to the end.
-        let visitors = Visitors::start(format!("http://{}/", self.gateway), format!("{SERVICE}.localhost"))?;
+        let visitors = self.visitors()?;
         self.commit("1", json!({"strategy": "rolling"})).await?;
         self.deliver(1, &mut report).await?;
         let canary = json!({
@@ -209,9 +209,15 @@ impl<'a> Stage<'a> {
         }
         if !options.unattended {
             self.invite();
+            // What is pushed from now on is judged by traffic too.
+            let _visitors = self.visitors()?;
             std::future::pending::<()>().await;
         }
         Ok(broken.is_empty())
+    }
+
+    fn visitors(&self) -> anyhow::Result<Visitors> {
+        Visitors::start(format!("http://{}/", self.gateway), format!("{SERVICE}.localhost"))
     }
 
     /// Writes the sample of the base config `dockerfile` as version `version`, and pushes it.
