@@ -1,8 +1,10 @@
 """The SMTP server of the tests: aiosmtpd, spoken to by JSON lines.
 
 Arguments: one JSON object {"user", "password", "tls": null|"starttls"|"implicit", "cert", "key"}.
-Standard input: {"refuse": null | {"at": "mail"|"rcpt"|"data", "reply": "451 ..."}, "hang_up": bool} sets how it answers from now on.
-Standard output: {"event": "ready", "port"}, {"event": "set"} for each line of input, {"event": "mail", ...} for each mail it took.
+Standard input: {"refuse": null | {"at": "mail"|"rcpt"|"data", "reply": "451 ..."}, "hang_up": bool,
+"hang": bool} sets how it answers from now on.
+Standard output: {"event": "ready", "port"}, {"event": "set"} for each line of input, {"event": "auth"} for each AUTH command,
+{"event": "mail", ...} for each mail it took.
 """
 
 import asyncio
@@ -28,6 +30,7 @@ def body(message, kind):
 class Handler:
     refuse = None
     hang_up = False
+    hang = False
 
     def refusal(self, at):
         return self.refuse["reply"] if self.refuse and self.refuse["at"] == at else None
@@ -51,6 +54,8 @@ class Handler:
         refusal = self.refusal("data")
         if refusal:
             return refusal
+        if self.hang:
+            await asyncio.Event().wait()
         message = email.message_from_bytes(envelope.content, policy=email.policy.default)
         say(
             event="mail",
@@ -68,6 +73,12 @@ class Handler:
         return "250 OK"
 
 
+class Server(SMTP):
+    async def smtp_AUTH(self, arg):
+        say(event="auth")
+        await super().smtp_AUTH(arg)
+
+
 async def main():
     options = json.loads(sys.argv[1])
     handler = Handler()
@@ -81,7 +92,7 @@ async def main():
         return AuthResult(success=isinstance(data, LoginPassword) and data == right, handled=False)
 
     def session():
-        return SMTP(
+        return Server(
             handler,
             hostname="localhost",
             enable_SMTPUTF8=True,
@@ -101,7 +112,7 @@ async def main():
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := await reader.readline():
         order = json.loads(line)
-        handler.refuse, handler.hang_up = order["refuse"], order["hang_up"]
+        handler.refuse, handler.hang_up, handler.hang = order["refuse"], order["hang_up"], order["hang"]
         say(event="set")
 
 

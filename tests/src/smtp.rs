@@ -48,6 +48,8 @@ pub enum Refusal {
     AtData(String),
     /// Takes the mail, and closes the connection before it says so.
     HangUpAfterData,
+    /// Reads the mail, and then says nothing for as long as the client waits.
+    HangAfterData,
 }
 
 /// A mail that the server took, as Python's `email` reads it.
@@ -109,6 +111,7 @@ pub struct Smtp {
 struct State {
     port: Option<u16>,
     orders_done: u64,
+    sign_ins: u64,
     mails: Vec<Mail>,
     unread: Vec<String>,
     ended: bool,
@@ -119,6 +122,7 @@ struct State {
 enum Event {
     Ready { port: u16 },
     Set,
+    Auth,
     Mail(Box<Mail>),
 }
 
@@ -150,6 +154,7 @@ impl Smtp {
                 changes.send_modify(|state| match serde_json::from_str(&line) {
                     Ok(Event::Ready { port }) => state.port = Some(port),
                     Ok(Event::Set) => state.orders_done += 1,
+                    Ok(Event::Auth) => state.sign_ins += 1,
                     Ok(Event::Mail(mail)) => state.mails.push(*mail),
                     Err(error) => state.unread.push(format!("{error} in {line}")),
                 });
@@ -183,6 +188,12 @@ impl Smtp {
         self.state.borrow().mails.clone()
     }
 
+    /// How often a client has tried to sign in, rightly or not.
+    #[must_use]
+    pub fn sign_ins(&self) -> u64 {
+        self.state.borrow().sign_ins
+    }
+
     /// Waits for the first mail for which `wanted` holds, among those that came and those to come.
     ///
     /// # Errors
@@ -205,19 +216,25 @@ impl Smtp {
     /// # Errors
     /// When the server has ended.
     pub async fn refuse(&mut self, refusal: Option<Refusal>) -> Result<()> {
-        let at = |at: &str, reply: &str| json!({ "refuse": { "at": at, "reply": reply }, "hang_up": false });
-        let order = match refusal {
-            None => json!({ "refuse": null, "hang_up": false }),
-            Some(Refusal::AtMail(reply)) => at("mail", &reply),
-            Some(Refusal::AtRecipient(reply)) => at("rcpt", &reply),
-            Some(Refusal::AtData(reply)) => at("data", &reply),
-            Some(Refusal::HangUpAfterData) => json!({ "refuse": null, "hang_up": true }),
-        };
+        let (mut refuse, hang_up, hang) =
+            (json!(null), refusal == Some(Refusal::HangUpAfterData), refusal == Some(Refusal::HangAfterData));
+        match refusal {
+            Some(Refusal::AtMail(reply)) => refuse = json!({ "at": "mail", "reply": reply }),
+            Some(Refusal::AtRecipient(reply)) => refuse = json!({ "at": "rcpt", "reply": reply }),
+            Some(Refusal::AtData(reply)) => refuse = json!({ "at": "data", "reply": reply }),
+            Some(Refusal::HangUpAfterData | Refusal::HangAfterData) | None => {}
+        }
+        let order = json!({ "refuse": refuse, "hang_up": hang_up, "hang": hang });
         let done = self.state.borrow().orders_done;
         writeln!(self.orders, "{order}")?;
         let wait = self.state.wait_for(|state| state.ended || state.orders_done > done);
         let state = timeout(READY_WITHIN, wait).await.context("aiosmtpd does not answer")??;
         (!state.ended).then_some(()).context("aiosmtpd has ended")
+    }
+
+    /// Stops it in its tracks (SIGSTOP): the kernel still takes connections, and nobody greets them.
+    pub fn freeze(&mut self) {
+        self.process.signal(libc::SIGSTOP);
     }
 
     /// Kills it: connections are refused from then on.

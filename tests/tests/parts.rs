@@ -6,6 +6,8 @@ mod docker;
 mod gateway;
 #[path = "parts/git.rs"]
 mod git;
+#[path = "parts/mail.rs"]
+mod mail;
 #[path = "parts/registry.rs"]
 mod registry;
 #[path = "parts/runner.rs"]

@@ -1,5 +1,8 @@
 //! Sends mails: through a mail server, or into a folder. Not here: what is in them.
 //!
+//! Each mail has a connection of its own. There are few, and lettre's pool gives a connection that was left in the middle
+//! of a mail (a timeout, a task that is ended) to the next one, which then reads the answers to the earlier.
+//!
 //! SMTP knows no idempotency: when the server's "250" is lost, the mail is sent again. It then carries the same
 //! Message-ID, by which mail programs show it once.
 
@@ -9,17 +12,19 @@ use std::{
 };
 
 use lettre::{
-    Address, AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor,
+    Address, Message,
     message::{
         Mailbox, MultiPart,
         header::{Header, HeaderName, HeaderValue},
     },
     transport::smtp::{
-        authentication::Credentials,
-        client::{Certificate, Tls, TlsParameters},
+        authentication::{Credentials, DEFAULT_MECHANISMS},
+        client::{AsyncSmtpConnection, Certificate, TlsParameters},
+        extension::ClientId,
     },
 };
 use secrecy::{ExposeSecret, SecretString};
+use tokio::time::timeout;
 
 /// Why a mail was not sent.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +49,16 @@ pub enum MailError {
         #[source]
         source: lettre::transport::smtp::Error,
     },
-    /// The mail server cannot be reached, or says to come again.
+    /// The mail server does not accept user and password: a person must act.
+    #[error("the mail server does not let {user} sign in")]
+    Login {
+        /// Who.
+        user: String,
+        /// Its words.
+        #[source]
+        source: lettre::transport::smtp::Error,
+    },
+    /// The mail server cannot be reached safely, or says to come again.
     #[error("the mail server did not take the mail to {to} now")]
     NotNow {
         /// Whom it was for.
@@ -52,6 +66,14 @@ pub enum MailError {
         /// Why.
         #[source]
         source: lettre::transport::smtp::Error,
+    },
+    /// The mail server is silent or slow.
+    #[error("the mail server did not take the mail to {to} within {timeout_ms} ms")]
+    Timeout {
+        /// Whom it was for.
+        to: String,
+        /// How long it had.
+        timeout_ms: u64,
     },
     /// The folder cannot be written.
     #[error("write the mail into {folder}")]
@@ -107,13 +129,13 @@ pub struct SmtpServer {
     pub login: Option<(String, SecretString)>,
     /// Certificate authority to trust besides the system's, PEM.
     pub ca_pem: Option<String>,
-    /// How long one mail may take, in milliseconds.
+    /// How long one mail may take from the connection to the server's word that it has it, in milliseconds.
     pub timeout_ms: u64,
 }
 
 #[derive(Clone)]
 enum Way {
-    Smtp(Box<AsyncSmtpTransport<Tokio1Executor>>),
+    Smtp(Box<Smtp>),
     Folder(PathBuf),
 }
 
@@ -140,26 +162,18 @@ impl Mailer {
     /// # Errors
     /// [`MailError::Settings`].
     pub fn smtp(from: &str, server: SmtpServer) -> Result<Self, MailError> {
-        let tls = || -> Result<TlsParameters, MailError> {
-            let mut parameters = TlsParameters::builder(server.host.clone());
-            if let Some(pem) = &server.ca_pem {
-                parameters = parameters.add_root_certificate(Certificate::from_pem(pem.as_bytes()).map_err(settings)?);
-            }
-            parameters.build_rustls().map_err(settings)
-        };
         let tls = match server.protection {
-            Protection::Starttls => Tls::Required(tls()?),
-            Protection::Tls => Tls::Wrapper(tls()?),
-            Protection::None => Tls::None,
+            Protection::None => None,
+            Protection::Starttls | Protection::Tls => {
+                let mut tls = TlsParameters::builder(server.host.clone());
+                if let Some(pem) = &server.ca_pem {
+                    tls = tls.add_root_certificate(Certificate::from_pem(pem.as_bytes()).map_err(settings)?);
+                }
+                Some(tls.build_rustls().map_err(settings)?)
+            }
         };
-        let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&server.host)
-            .port(server.port)
-            .tls(tls)
-            .timeout(Some(Duration::from_millis(server.timeout_ms)));
-        if let Some((user, password)) = server.login {
-            builder = builder.credentials(Credentials::new(user, password.expose_secret().to_owned()));
-        }
-        Ok(Self { from: from.parse().map_err(settings)?, way: Way::Smtp(Box::new(builder.build())) })
+        let smtp = Smtp { tls, hello: ClientId::default(), server };
+        Ok(Self { from: from.parse().map_err(settings)?, way: Way::Smtp(Box::new(smtp)) })
     }
 
     /// A mailer into a folder, which is made where it is missing: one file per mail, named by time and Message-ID.
@@ -180,8 +194,8 @@ impl Mailer {
         let wrong = |why: String| MailError::Content { to: mail.to.clone(), why };
         let to: Address = mail.to.parse().map_err(|error| wrong(format!("{error}")))?;
         // The library encodes what is not ASCII; a line end would begin a header of its own.
-        let parts = [&mail.id, &mail.list, &mail.subject];
-        if parts.iter().any(|part| part.chars().any(char::is_control)) {
+        let parts = [&mail.id, &mail.list, &mail.subject].into_iter().chain(&mail.in_reply_to);
+        if parts.flat_map(|part| part.chars()).any(char::is_control) {
             return Err(wrong("a header holds a control character".into()));
         }
         let list = format!("<{}.windlass.{}>", mail.list, self.from.email.domain());
@@ -206,13 +220,8 @@ impl Mailer {
     /// # Errors
     /// The first thing that is in the way.
     pub async fn check(&self) -> Result<(), MailError> {
-        let to = "nobody".to_owned();
         match &self.way {
-            Way::Smtp(transport) => match transport.test_connection().await {
-                Ok(_) => Ok(()),
-                Err(source) if source.is_permanent() => Err(MailError::Refused { to, source }),
-                Err(source) => Err(MailError::NotNow { to, source }),
-            },
+            Way::Smtp(smtp) => smtp.visit("nobody", None).await,
             Way::Folder(folder) => {
                 let failed = |source| MailError::Folder { folder: folder.clone(), source };
                 let probe = folder.join(".check");
@@ -225,15 +234,11 @@ impl Mailer {
     /// Sends a mail. Sent again, it has the same Message-ID.
     ///
     /// # Errors
-    /// [`MailError`]: [`MailError::NotNow`] passes by itself, the others need a person.
+    /// [`MailError`]: [`MailError::NotNow`] and [`MailError::Timeout`] may pass by themselves, the others need a person.
     pub async fn send(&self, mail: &Mail) -> Result<(), MailError> {
         let message = self.message(mail)?;
         match &self.way {
-            Way::Smtp(transport) => match transport.send(message).await {
-                Ok(_) => Ok(()),
-                Err(source) if source.is_permanent() => Err(MailError::Refused { to: mail.to.clone(), source }),
-                Err(source) => Err(MailError::NotNow { to: mail.to.clone(), source }),
-            },
+            Way::Smtp(smtp) => smtp.visit(&mail.to, Some(&message)).await,
             Way::Folder(folder) => {
                 let folder = folder.clone();
                 let failed = |source| MailError::Folder { folder: folder.clone(), source };
@@ -244,6 +249,53 @@ impl Mailer {
                 written.map_err(|error| failed(std::io::Error::other(error)))?.map_err(failed)
             }
         }
+    }
+}
+
+#[derive(Clone)]
+struct Smtp {
+    server: SmtpServer,
+    tls: Option<TlsParameters>,
+    hello: ClientId,
+}
+
+impl Smtp {
+    /// Connects, signs in, and leaves a mail where there is one.
+    async fn visit(&self, to: &str, message: Option<&Message>) -> Result<(), MailError> {
+        let limit = Duration::from_millis(self.server.timeout_ms);
+        // lettre's own limit ends where the connection stands; a server that then falls silent is ours to leave.
+        let Ok(taken) = timeout(limit, self.hand_over(to, message)).await else {
+            return Err(MailError::Timeout { to: to.to_owned(), timeout_ms: self.server.timeout_ms });
+        };
+        // The server has the mail: how the farewell goes is of no interest.
+        let _ = timeout(limit, taken?.quit()).await;
+        Ok(())
+    }
+
+    async fn hand_over(&self, to: &str, message: Option<&Message>) -> Result<AsyncSmtpConnection, MailError> {
+        let failed = |source: lettre::transport::smtp::Error| {
+            let to = to.to_owned();
+            if source.is_permanent() { MailError::Refused { to, source } } else { MailError::NotNow { to, source } }
+        };
+        let SmtpServer { host, port, protection, login, .. } = &self.server;
+        let at_once = self.tls.clone().filter(|_| *protection == Protection::Tls);
+        let connected =
+            AsyncSmtpConnection::connect_tokio1((host.as_str(), *port), None, &self.hello, at_once, None).await;
+        let mut connection = connected.map_err(failed)?;
+        if let (Protection::Starttls, Some(tls)) = (protection, &self.tls) {
+            connection.starttls(tls.clone(), &self.hello).await.map_err(failed)?;
+        }
+        if let Some((user, password)) = login {
+            let credentials = Credentials::new(user.clone(), password.expose_secret().to_owned());
+            if let Err(source) = connection.auth(DEFAULT_MECHANISMS, &credentials).await {
+                let refused = source.is_permanent();
+                return Err(if refused { MailError::Login { user: user.clone(), source } } else { failed(source) });
+            }
+        }
+        if let Some(message) = message {
+            connection.send(message.envelope(), &message.formatted()).await.map_err(failed)?;
+        }
+        Ok(connection)
     }
 }
 
