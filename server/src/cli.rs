@@ -1,20 +1,28 @@
 //! The command line: the tree of verbs, and how one is carried out and ends. Each verb lives in a file of its own; what
 //! `serve`, `gateway` and `demo` do lives elsewhere.
 
+mod account;
 mod catalog;
 mod client;
 mod credentials;
 mod doctor;
 mod exit;
 mod failure;
+mod follow;
 mod lint;
+mod login;
 mod output;
 mod progress;
 mod prompt;
 #[cfg(test)]
 mod reference;
 mod registry;
+mod release;
+mod rollout;
+mod run;
+mod service;
 mod sse;
+mod status;
 
 use std::{
     path::PathBuf,
@@ -23,6 +31,7 @@ use std::{
 };
 
 use clap::{CommandFactory as _, Parser, Subcommand};
+use jiff::tz::TimeZone;
 use serde_json::json;
 use server::gateway::{self, GatewayOptions};
 
@@ -84,6 +93,26 @@ enum Command {
         folder: PathBuf,
     },
     Doctor(doctor::Arguments),
+    Login(login::Arguments),
+    /// Forget the token on this machine
+    Logout,
+    /// Show who you are on the server
+    Whoami,
+    Status(status::Arguments),
+    Service(service::Arguments),
+    Run(run::Arguments),
+    Release(release::Arguments),
+    Approve(release::ApproveArguments),
+    Reject(release::RejectArguments),
+    /// Say "I am testing this": the test environment stays with the release until it is decided
+    Claim(release::OneArguments),
+    /// Take a claim back
+    Unclaim(release::OneArguments),
+    Promote(rollout::PromoteArguments),
+    Rollout(rollout::Arguments),
+    Rollback(release::RollbackArguments),
+    Account(account::Arguments),
+    Token(account::TokenArguments),
     Lint(lint::Arguments),
     /// Print the JSON Schema of the pipeline file, for editors
     Schema,
@@ -104,10 +133,20 @@ pub(crate) struct Context {
     pub(crate) out: Output,
     /// Which server.
     pub(crate) target: Target,
+    /// The time zone in which moments are said.
+    pub(crate) zone: TimeZone,
     detached: Mutex<Option<String>>,
 }
 
 impl Context {
+    /// Plain text in UTC, and no server.
+    #[cfg(test)]
+    fn for_tests() -> Self {
+        let out =
+            Output { format: Format::Text, paint: output::Paint::OFF, paint_err: output::Paint::OFF, is_live: false };
+        Self { out, target: Target::default(), zone: TimeZone::UTC, detached: Mutex::default() }
+    }
+
     /// From now on Ctrl-C only stops looking; this says how to look again.
     pub(crate) fn detach(&self, hint: String) {
         *self.detached.lock().unwrap_or_else(PoisonError::into_inner) = Some(hint);
@@ -128,8 +167,12 @@ pub(crate) async fn main() -> ExitCode {
             }
         };
     }
-    let context =
-        Context { out: Output::of_process(output), target: Target { url, ca_file }, detached: Mutex::default() };
+    let context = Context {
+        out: Output::of_process(output),
+        target: Target { url, ca_file },
+        zone: TimeZone::system(),
+        detached: Mutex::default(),
+    };
     verb(&context, command).await.into()
 }
 
@@ -197,6 +240,22 @@ async fn act(context: &Context, command: Command) -> Result<Exit, Failure> {
             Ok(Exit::Ok)
         }
         Command::Doctor(arguments) => doctor::run(context, &arguments).await,
+        Command::Login(arguments) => login::login(context, &arguments).await,
+        Command::Logout => login::logout(context),
+        Command::Whoami => login::whoami(context).await,
+        Command::Status(arguments) => status::run(context, &arguments).await,
+        Command::Service(arguments) => service::run(context, &arguments).await,
+        Command::Run(arguments) => run::run(context, &arguments).await,
+        Command::Release(arguments) => release::run(context, &arguments).await,
+        Command::Approve(arguments) => release::approve(context, &arguments).await,
+        Command::Reject(arguments) => release::reject(context, &arguments).await,
+        Command::Claim(arguments) => release::claim(context, &arguments).await,
+        Command::Unclaim(arguments) => release::unclaim(context, &arguments).await,
+        Command::Promote(arguments) => rollout::promote(context, &arguments).await,
+        Command::Rollout(arguments) => rollout::run(context, &arguments).await,
+        Command::Rollback(arguments) => release::rollback(context, &arguments).await,
+        Command::Account(arguments) => account::run(context, &arguments).await,
+        Command::Token(arguments) => account::token(context, &arguments).await,
         Command::Lint(arguments) => lint::run(context, &arguments),
         Command::Schema => schema(),
         Command::Catalog(arguments) => catalog::run(context, &arguments),

@@ -3,10 +3,11 @@
 use std::fmt::Write as _;
 
 use serde_json::json;
+use server::http::api::model::API_VERSION;
 
 use super::{
     exit::Exit,
-    output::{API_VERSION, Paint, clean},
+    output::{Paint, clean},
 };
 
 /// A command that failed.

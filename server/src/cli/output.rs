@@ -4,13 +4,10 @@
 use std::io::{self, IsTerminal as _, Write as _};
 
 use jiff::{Timestamp, tz::TimeZone};
-use pipelines::time::UnixMs;
 use serde::Serialize;
+use server::http::api::model::{API_VERSION, Answer};
 
 use super::failure::Failure;
-
-/// The version of what `-o json` prints; it is that of the API.
-pub(crate) const API_VERSION: &str = "windlass/v1";
 
 /// What is printed on standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -124,6 +121,33 @@ impl Output {
         }
     }
 
+    /// Prints an answer of the server: as it is for programs, or what `text` makes of it for people.
+    pub(crate) fn answer<T: Serialize>(
+        &self,
+        answer: &Answer<T>,
+        text: impl FnOnce(Paint, &T) -> String,
+    ) -> Result<(), Failure> {
+        match self.format {
+            Format::Text => print(&text(self.paint, &answer.it)),
+            Format::Json => print(&format!("{}\n", json(answer, true)?)),
+        }
+    }
+
+    /// Prints an answer of the server as one line of a stream for programs; nothing for people.
+    pub(crate) fn event<T: Serialize>(&self, answer: &Answer<T>) -> Result<(), Failure> {
+        match self.format {
+            Format::Text => Ok(()),
+            Format::Json => print(&format!("{}\n", json(answer, false)?)),
+        }
+    }
+
+    /// Says how something ended, to people only: programs have it in the data.
+    pub(crate) fn said(&self, text: impl FnOnce(Paint) -> String) {
+        if self.format == Format::Text {
+            self.note(&text(self.paint_err));
+        }
+    }
+
     /// Says something beside the data.
     pub(crate) fn note(&self, text: &str) {
         // Nobody may be there to read it, and then nothing is lost.
@@ -143,8 +167,11 @@ struct Document<'a, T> {
 
 /// The JSON text of a document.
 pub(crate) fn document<T: Serialize>(kind: &str, it: &T, is_pretty: bool) -> Result<String, Failure> {
-    let document = Document { api_version: API_VERSION, kind, it };
-    let text = if is_pretty { serde_json::to_string_pretty(&document) } else { serde_json::to_string(&document) };
+    json(&Document { api_version: API_VERSION, kind, it }, is_pretty)
+}
+
+fn json<T: Serialize>(it: &T, is_pretty: bool) -> Result<String, Failure> {
+    let text = if is_pretty { serde_json::to_string_pretty(it) } else { serde_json::to_string(it) };
     text.map_err(|error| Failure::new(super::exit::Exit::Unexpected, "cannot write the result as JSON").because(&error))
 }
 
@@ -261,17 +288,18 @@ pub(crate) fn span(ms: u64) -> String {
 }
 
 /// How long ago a moment was, or how long it still takes.
-pub(crate) fn ago(moment: UnixMs, now: UnixMs) -> String {
-    if moment > now {
-        format!("in {}", span(moment.since_ms(now)))
-    } else {
-        format!("{} ago", span(now.since_ms(moment)))
-    }
+pub(crate) fn ago(at_ms: u64, now_ms: u64) -> String {
+    if at_ms > now_ms { format!("in {}", span(at_ms - now_ms)) } else { format!("{} ago", span(now_ms - at_ms)) }
+}
+
+/// The time by our clock, in milliseconds since 1970.
+pub(crate) fn now() -> u64 {
+    u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default()
 }
 
 /// A moment in a time zone: `2026-11-23 12:50 CET`.
-pub(crate) fn moment(at: UnixMs, zone: &TimeZone) -> String {
-    let at = i64::try_from(at.0).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+pub(crate) fn moment(at_ms: u64, zone: &TimeZone) -> String {
+    let at = i64::try_from(at_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
     at.map(|at| at.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M %Z").to_string()).unwrap_or_default()
 }
 
@@ -305,9 +333,9 @@ mod tests {
 
     #[test]
     fn a_moment_has_its_time_zone() {
-        assert_eq!(moment(UnixMs(1_795_434_600_000), &TimeZone::UTC), "2026-11-23 11:50 UTC");
-        assert_eq!(ago(UnixMs(1_000), UnixMs(61_000)), "1 m 0 s ago");
-        assert_eq!(ago(UnixMs(61_000), UnixMs(1_000)), "in 1 m 0 s");
+        assert_eq!(moment(1_795_434_600_000, &TimeZone::UTC), "2026-11-23 11:50 UTC");
+        assert_eq!(ago(1_000, 61_000), "1 m 0 s ago");
+        assert_eq!(ago(61_000, 1_000), "in 1 m 0 s");
     }
 
     #[test]
