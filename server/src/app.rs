@@ -7,6 +7,7 @@ pub mod agents;
 pub mod approvals;
 pub mod board;
 pub mod deliveries;
+pub mod health;
 pub mod journal;
 pub mod keys;
 pub mod log;
@@ -128,6 +129,7 @@ pub struct App {
     sign_ins: throttle::Throttle,
     hashing: Semaphore,
     streams: Arc<Semaphore>,
+    looks: health::Looks,
     work_for_runners: Notify,
     locks: Mutex<HashMap<ServiceName, Arc<tokio::sync::Mutex<()>>>>,
     promotions: Mutex<HashMap<ReleaseId, (u64, u64)>>,
@@ -160,6 +162,7 @@ impl App {
             sign_ins,
             hashing: Semaphore::new(accounts::HASHING_PARALLEL_MAX),
             streams,
+            looks: health::Looks::default(),
             work_for_runners: Notify::new(),
             locks,
             promotions: Mutex::default(),

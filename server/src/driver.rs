@@ -3,6 +3,7 @@
 
 pub mod deploy;
 pub mod gateway;
+pub mod health;
 pub mod mail;
 pub mod poll;
 pub mod promote;

@@ -8,5 +8,7 @@ pub mod openapi;
 pub mod problem;
 pub mod request_id;
 pub mod router;
+#[cfg(test)]
+mod tests;
 pub mod ui;
 pub mod webhooks;

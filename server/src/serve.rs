@@ -72,6 +72,7 @@ async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> 
     first_start(&app).await?;
 
     let drivers = Arc::new(Drivers::new(Arc::clone(&app), Arc::new(TemplateLetters))?);
+    app.surrounded_by(&drivers);
     let mut parts = tokio::task::JoinSet::new();
     parts.spawn(Arc::clone(&drivers).watch(shutdown.clone()));
     parts.spawn(Arc::clone(&drivers).run(shutdown.clone()));

@@ -4,14 +4,16 @@
 use std::{
     path::Path,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use axum::{
+    Router,
     body::{Body, Bytes, to_bytes},
     http::{HeaderMap, Method, Request, StatusCode, header},
+    response::Response,
 };
 use pipelines::{
     effect::{EffectKind, PendingEffect},
@@ -35,7 +37,7 @@ use crate::{
     http::router::router,
     store::{
         embedded::EmbeddedStore,
-        engine::{self, EngineConfig, EngineKind},
+        engine::{self, Direction, Engine, EngineConfig, EngineKind, KeyRange, Table},
         logs::{LogConfig, LogStore},
     },
 };
@@ -51,7 +53,9 @@ const ANSWER_BYTES_MAX: usize = 16 << 20;
 pub(crate) struct Stage {
     pub(crate) app: Arc<App>,
     clock: Arc<AtomicU64>,
-    _folder: tempfile::TempDir,
+    engine: Arc<dyn Engine>,
+    router: OnceLock<Router>,
+    folder: tempfile::TempDir,
 }
 
 /// An answer.
@@ -80,13 +84,14 @@ pub(crate) fn test_app_with(change: impl FnOnce(&mut Config)) -> Stage {
     let mut config = config(folder.path());
     change(&mut config);
     let memory = EngineConfig { kind: EngineKind::Memory, ..EngineConfig::default() };
-    let store = Arc::new(EmbeddedStore::open(engine::open(Path::new(""), &memory).unwrap()).unwrap());
+    let engine = engine::open(Path::new(""), &memory).unwrap();
+    let store = Arc::new(EmbeddedStore::open(Arc::clone(&engine)).unwrap());
     let logs = Arc::new(LogStore::open(&folder.path().join("logs"), LogConfig::default()).unwrap());
     let clock = Arc::new(AtomicU64::new(START_MS));
     let hands = Arc::clone(&clock);
     let keys = Keys::from_bytes([7; 32]);
     let app = App::new(config, store, logs, keys, Arc::new(move || UnixMs(hands.load(Ordering::Relaxed)))).unwrap();
-    Stage { app: Arc::new(app), clock, _folder: folder }
+    Stage { app: Arc::new(app), clock, engine, router: OnceLock::new(), folder }
 }
 
 fn config(folder: &Path) -> Config {
@@ -128,12 +133,58 @@ impl Stage {
         token.expose().to_owned()
     }
 
+    /// The whole router.
+    pub(crate) fn router(&self) -> Router {
+        self.router.get_or_init(|| router(Arc::clone(&self.app))).clone()
+    }
+
     /// Sends a request through the whole router.
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
-        let answer = router(Arc::clone(&self.app)).oneshot(request).await.unwrap();
+        let answer = self.router().oneshot(request).await.unwrap();
         let (parts, body) = answer.into_parts();
         let body = to_bytes(body, ANSWER_BYTES_MAX).await.unwrap();
         Answer { status: parts.status, headers: parts.headers, body }
+    }
+
+    /// Sends a request; gives the answer without reading it: a stream may go on for ever.
+    pub(crate) async fn open(&self, request: Request<Body>) -> Response {
+        self.router().oneshot(request).await.unwrap()
+    }
+
+    /// Sends a request; gives the status, and the text where it is a problem.
+    pub(crate) async fn send_head(&self, request: Request<Body>) -> (StatusCode, String) {
+        let answer = self.open(request).await;
+        let status = answer.status();
+        if !status.is_client_error() {
+            return (status, String::new());
+        }
+        let body = to_bytes(answer.into_body(), ANSWER_BYTES_MAX).await.unwrap();
+        (status, String::from_utf8_lossy(&body).into_owned())
+    }
+
+    /// All that is kept: records, pending effects, the files of the state folder.
+    pub(crate) fn dump(&self) -> Vec<(String, Vec<u8>)> {
+        let mut all = Vec::new();
+        for number in 0..=u8::MAX {
+            let table = Table::new(number, "dumped");
+            for (key, value) in self.engine.scan(table, &KeyRange::all(), Direction::Forward, usize::MAX).unwrap() {
+                all.push((format!("{number} {}", String::from_utf8_lossy(&key)), value));
+            }
+        }
+        for (key, pending) in self.app.queue().all(usize::MAX) {
+            all.push((key, format!("{pending:?}").into_bytes()));
+        }
+        let mut folders = vec![self.folder.path().to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                let content = if path.is_dir() { Vec::new() } else { std::fs::read(&path).unwrap() };
+                all.push((path.display().to_string(), content));
+                folders.extend(path.is_dir().then_some(path));
+            }
+        }
+        all.sort();
+        all
     }
 
     /// Calls the API; without a token as nobody, without a body with none.

@@ -109,6 +109,17 @@ impl EffectQueue {
         self.lock().pending.get(key).cloned()
     }
 
+    /// The first `limit` pending effects with their keys, those that wait longest first.
+    #[must_use]
+    pub fn all(&self, limit: usize) -> Vec<(String, PendingEffect)> {
+        let inner = self.lock();
+        let mut all: Vec<_> = inner.pending.iter().map(|(key, pending)| (key.clone(), pending.clone())).collect();
+        drop(inner);
+        all.sort_by_key(|(_, pending)| pending.asked_at);
+        all.truncate(limit);
+        all
+    }
+
     /// Pending effects of a service.
     #[must_use]
     pub fn of_service(&self, service: &ServiceName) -> Vec<PendingEffect> {

@@ -235,7 +235,6 @@ mod tests {
     use super::*;
     use crate::{
         app::Role,
-        http::router::router,
         testing::{Stage, test_app, test_app_with},
     };
 
@@ -253,7 +252,7 @@ mod tests {
             request = request.header("last-event-id", id);
         }
         let request = request.body(axum::body::Body::empty()).unwrap();
-        let response = router(Arc::clone(&stage.app)).oneshot(request).await.unwrap();
+        let response = stage.router().oneshot(request).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
         let mut body = response.into_body().into_data_stream();
         meanwhile().await;
@@ -310,7 +309,7 @@ mod tests {
         let token = stage.token(Role::Developer).await;
         let open = async || {
             let request = Request::get("/api/v1/events").header(header::AUTHORIZATION, format!("Bearer {token}"));
-            router(Arc::clone(&stage.app)).oneshot(request.body(axum::body::Body::empty()).unwrap()).await.unwrap()
+            stage.router().oneshot(request.body(axum::body::Body::empty()).unwrap()).await.unwrap()
         };
         let first = open().await;
         assert_eq!(open().await.status(), StatusCode::SERVICE_UNAVAILABLE);

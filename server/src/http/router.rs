@@ -16,7 +16,7 @@ use utoipa_axum::{router::UtoipaMethodRouter, routes as docs};
 
 use super::{
     access::{Access, admit, identify},
-    api::{accounts, board, login, logs, releases, rollouts, runs, services},
+    api::{accounts, board, login, logs, releases, rollouts, runs, server, services},
     events, openapi,
     problem::Problem,
     webhooks,
@@ -140,12 +140,11 @@ pub fn routes(app: Arc<App>) -> Routes {
 fn pages_and_hooks(routes: Routes) -> Routes {
     use Access::{Proof, Public};
     let hook_limit = DefaultBodyLimit::max(routes.app.config.bounds.hook_body_bytes_max);
-    routes.add(Method::GET, "/healthz", Public, get(async || "ok")).add(
-        Method::POST,
-        "/hooks/{service}",
-        Proof,
-        post(webhooks::receive_hook).layer(hook_limit),
-    )
+    routes
+        .add(Method::GET, "/healthz", Public, get(async || "ok"))
+        .add(Method::GET, "/readyz", Public, get(server::show_readiness))
+        .add(Method::GET, "/schema/windlass.json", Public, get(server::show_schema))
+        .add(Method::POST, "/hooks/{service}", Proof, post(webhooks::receive_hook).layer(hook_limit))
 }
 
 /// Services, runs, releases and rollouts, and what changes of them.
@@ -189,7 +188,7 @@ fn delivery_api(routes: Routes) -> Routes {
         .api(POST, "/api/v1/services/{service}/rollouts/{number}/act", MANAGER, docs!(rollouts::steer_rollout))
 }
 
-/// Sign-in, accounts, tokens and the journal.
+/// Sign-in, accounts, tokens, the journal and the server itself.
 #[rustfmt::skip]
 fn people_api(routes: Routes) -> Routes {
     const ALL: Access = Access::Role(Role::Developer);
@@ -206,6 +205,9 @@ fn people_api(routes: Routes) -> Routes {
         .api(POST, "/api/v1/tokens", ALL, docs!(accounts::create_token))
         .api(Method::DELETE, "/api/v1/tokens/{id}", ALL, docs!(accounts::delete_token))
         .api(GET, "/api/v1/journal", ALL, docs!(accounts::list_journal))
+        .api(GET, "/api/v1/server", ALL, docs!(server::show_server))
+        .api(GET, "/api/v1/health", ALL, docs!(server::show_health))
+        .api(GET, "/api/v1/queue", ALL, docs!(server::list_queue))
 }
 
 /// The server's router, with everything around the routes.

@@ -5,6 +5,7 @@ mod stations;
 
 use pipelines::{
     approval::{Approval, ApprovalState, Proof},
+    effect::PendingEffect,
     ids::ReleaseId,
     journal::{Channel, Entry},
     protocol::{Blame, StepOutcome},
@@ -25,7 +26,7 @@ use crate::app::{
     Account, App, AppError, Delivery, DeliveryState, Token,
     accounts::Caller,
     addresses,
-    board::{ServiceRow, Subject},
+    board::{ServiceRow, Subject, fault_of},
 };
 
 fn ms(at: Option<UnixMs>) -> Option<u64> {
@@ -432,6 +433,17 @@ pub(super) fn board_row(app: &App, row: &ServiceRow, caller: &Caller) -> Result<
         why: why(&row.why),
         poll_fault: row.poll_fault.as_ref().map(fault),
     })
+}
+
+pub(super) fn pending(key: String, pending: &PendingEffect) -> model::PendingEffect {
+    model::PendingEffect {
+        key,
+        effect: pending.effect.kind().word().to_owned(),
+        service: pending.effect.service().to_string(),
+        asked_at_ms: pending.asked_at.0,
+        not_before_ms: pending.not_before.0,
+        fault: fault_of(pending).as_ref().map(fault),
+    }
 }
 
 pub(super) fn account(account: &Account) -> model::Account {

@@ -276,7 +276,7 @@ async fn lines_come_as_they_are_written_and_none_is_lost() {
     let path = format!("/api/v1/services/shop/runs/{}/steps/test/log/stream", run.number);
     let request = axum::http::Request::get(path).header("authorization", format!("Bearer {token}"));
     let request = request.body(axum::body::Body::empty()).unwrap();
-    let answer = crate::http::router::router(stage.app.clone()).oneshot(request).await.unwrap();
+    let answer = stage.router().oneshot(request).await.unwrap();
     let mut body = answer.into_body().into_data_stream();
     stage.built(&run, Strategy::Rolling).await;
     let mut text = String::new();
@@ -286,4 +286,22 @@ async fn lines_come_as_they_are_written_and_none_is_lost() {
     let ids: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("id: ")).collect();
     assert_eq!(ids, ["0", "1", "2", "3"]);
     assert!(text.ends_with("event: end\ndata: {}\n\n"));
+}
+
+#[tokio::test]
+async fn the_server_says_how_it_is_and_what_it_still_has_to_do() {
+    let stage = test_app();
+    stage.pushed("shop").await;
+    let developer = stage.token(Role::Developer).await;
+    let token = Some(developer.as_str());
+    let health = want(&stage, 200, (GET, "/api/v1/health"), token, None).await;
+    let names: Vec<&Value> = health["findings"].as_array().unwrap().iter().map(|finding| &finding["name"]).collect();
+    assert_eq!(names, [&json!("store"), &json!("disk")]);
+    let queue = want(&stage, 200, (GET, "/api/v1/queue"), token, None).await;
+    let effects: Vec<&Value> = queue["items"].as_array().unwrap().iter().map(|item| &item["effect"]).collect();
+    assert_eq!(effects, [&json!("execute-run"), &json!("poll-repository")]);
+    assert_eq!(want(&stage, 200, (GET, "/api/v1/server"), token, None).await["kind"], "Server");
+    for open in ["/healthz", "/readyz", "/schema/windlass.json", "/api/openapi.json"] {
+        assert_eq!(stage.call(GET, open, None, None).await.status, StatusCode::OK, "{open}");
+    }
 }
