@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::{
     Context,
+    client::Target,
     exit::Exit,
     failure::Failure,
     output::{Paint, clean},
@@ -77,15 +78,12 @@ pub(crate) async fn run(context: &Context, arguments: &Arguments) -> Result<Exit
         checks.extend(found);
         public_url = url;
     }
-    match context.target.server() {
-        Ok(_) => checks.extend(remote::look(&context.target).await),
-        // On the server's own machine nobody has to be signed in.
-        Err(_) if config.is_some() => {
-            if let Some(url) = public_url {
-                let target = super::client::Target { url: Some(url), ca_file: context.target.ca_file.clone() };
-                checks.extend(remote::look(&target).await);
-            }
-        }
+    // The server of the configuration, unless another one is named; its machine needs no login.
+    let url = context.target.url.clone().or(public_url);
+    let target = Target { url, ca_file: context.target.ca_file.clone() };
+    match target.server() {
+        Ok(_) => checks.extend(remote::look(&target).await),
+        Err(_) if config.is_some() => {}
         Err(failure) => return Err(failure.next("windlass doctor --config FILE on the server's machine")),
     }
     let report = Report { ok: checks.iter().all(|check| check.verdict != Verdict::Bad), checks };

@@ -48,8 +48,14 @@ pub(crate) async fn login(context: &Context, arguments: &Arguments) -> Result<Ex
     let password = arguments.password.read(&format!("Password of {name}: "))?;
     let body = model::Login { name, password, label: arguments.label.clone() };
     let what = format!("cannot sign in on {base}");
-    let answer: Answer<model::LoginToken> = client.send(&what, Method::POST, "api/v1/login", &body).await?;
-    let token = answer.it;
+    let answer: Result<Answer<model::LoginToken>, Failure> =
+        client.send(&what, Method::POST, "api/v1/login", &body).await;
+    // Everybody may try to sign in; who is refused has not proved who they are.
+    let answer = answer.map_err(|failure| match failure.exit {
+        Exit::Forbidden => Failure { exit: Exit::Login, ..failure },
+        _ => failure,
+    });
+    let token = answer?.it;
 
     let path = credentials::default_path()?;
     let mut all = Credentials::load(&path)?;

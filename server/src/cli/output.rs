@@ -281,10 +281,14 @@ pub(crate) fn span(ms: u64) -> String {
         (0, 0, 0) if ms < 1_000 => format!("{ms} ms"),
         (0, 0, 0) if ms < 10_000 => format!("{}.{} s", seconds, ms / 100 % 10),
         (0, 0, 0) => format!("{rest} s"),
-        (0, 0, _) => format!("{minutes} m {rest} s"),
-        (0, ..) => format!("{hours} h {minutes} m"),
-        _ => format!("{days} d {hours} h"),
+        (0, 0, _) => two(minutes, "m", rest, "s"),
+        (0, ..) => two(hours, "h", minutes, "m"),
+        _ => two(days, "d", hours, "h"),
     }
+}
+
+fn two(large: u64, unit: &str, small: u64, small_unit: &str) -> String {
+    if small == 0 { format!("{large} {unit}") } else { format!("{large} {unit} {small} {small_unit}") }
 }
 
 /// How long ago a moment was, or how long it still takes.
@@ -334,8 +338,8 @@ mod tests {
     #[test]
     fn a_moment_has_its_time_zone() {
         assert_eq!(moment(1_795_434_600_000, &TimeZone::UTC), "2026-11-23 11:50 UTC");
-        assert_eq!(ago(1_000, 61_000), "1 m 0 s ago");
-        assert_eq!(ago(61_000, 1_000), "in 1 m 0 s");
+        assert_eq!(ago(1_000, 61_000), "1 m ago");
+        assert_eq!(ago(61_000, 1_000), "in 1 m");
     }
 
     #[test]

@@ -350,7 +350,6 @@ fn show(context: &Context, paint: Paint, release: &model::Release) -> String {
             ("release", paint.bold(&format!("{}/{}", clean(&release.service), release.number))),
             ("state", state(paint, &release.state)),
             ("why", clean(&release.why.text)),
-            ("next", clean(&release.why.next)),
             ("digest", clean(&release.digest)),
             ("commit", format!("{} {}", short(&release.commit.sha), clean(&release.commit.subject))),
             ("author", clean(&release.commit.author)),
@@ -428,7 +427,6 @@ mod tests {
         release     shop/1
         state       ! awaiting approval
         why         two testers have it
-        next        decide
         digest      sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
         commit      a1b2c3d Fix the door
         author      Ada

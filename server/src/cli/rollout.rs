@@ -265,7 +265,6 @@ fn show(context: &Context, paint: Paint, rollout: &model::Rollout) -> String {
             ("rollout", paint.bold(&format!("{}/{}", clean(&rollout.service), rollout.number))),
             ("state", state(paint, &rollout.state)),
             ("why", clean(&rollout.why.text)),
-            ("next", clean(&rollout.why.next)),
             ("release", rollout.release.to_string()),
             ("stable", stable.unwrap_or_else(|| "none".into())),
             ("strategy", clean(&rollout.strategy)),
@@ -364,7 +363,6 @@ mod tests {
         rollout       shop/2
         state         ● holding
         why           canary 50 %, step 2 of 3
-        next          wait
         release       7
         stable        5
         strategy      canary

@@ -271,7 +271,6 @@ fn show(context: &Context, paint: Paint, run: &model::Run) -> String {
             ("run", paint.bold(&format!("{}/{}", clean(&run.service), run.number))),
             ("state", state(paint, &run.state)),
             ("why", clean(&run.why.text)),
-            ("next", clean(&run.why.next)),
             ("at fault", blame),
             ("queue", queue),
             ("commit", format!("{} {}", short(&run.commit.sha), clean(&run.commit.subject))),
@@ -338,7 +337,6 @@ mod tests {
         run       shop/7
         state     ✗ failed
         why       the step test failed
-        next      push a fix
         at fault  the code
         commit    a1b2c3d Fix the door
         author    Ada

@@ -99,7 +99,6 @@ fn one(paint: Paint, row: &model::BoardRow) -> String {
             ("commit", commit.unwrap_or_default()),
             ("state", state(paint, standing(row))),
             ("why", clean(&row.why.text)),
-            ("next", clean(&row.why.next)),
             ("fault", row.why.fault.as_ref().map(|fault| paint.bad(&fault_text(fault))).unwrap_or_default()),
             ("repository", row.poll_fault.as_ref().map(|fault| paint.bad(&fault_text(fault))).unwrap_or_default()),
             ("digest", urls.map(|release| clean(&release.digest)).unwrap_or_default()),
@@ -166,8 +165,8 @@ mod tests {
     }
 
     #[test]
-    fn one_service_says_what_is_next() {
+    fn one_service_says_why_it_is_not_live() {
         let text = one(Paint::OFF, &row());
-        assert!(text.contains("next") && text.contains("push") && text.contains("nothing yet"), "{text}");
+        assert!(text.contains("nothing was pushed yet") && text.contains("nothing yet"), "{text}");
     }
 }

@@ -1,9 +1,14 @@
 //! What a server says of itself to somebody who is far away.
 
 use reqwest::StatusCode;
+use server::http::api::model::{self, Answer, List};
 
 use super::{Check, clock, difference_s};
-use crate::cli::{client::Target, failure::Failure};
+use crate::cli::{
+    client::{Client, Target},
+    failure::Failure,
+    status::fault_text,
+};
 
 /// All checks that can be made from here.
 pub(super) async fn look(target: &Target) -> Vec<Check> {
@@ -27,7 +32,46 @@ pub(super) async fn look(target: &Target) -> Vec<Check> {
     if let Some(difference) = date.and_then(|date| difference_s(date, jiff::Timestamp::now())) {
         checks.push(clock("clock".into(), &format!("the server {}", client.base()), difference));
     }
+    // Only who has signed in is told what is behind the server.
+    if let Ok(client) = target.client() {
+        checks.extend(signed_in(&client).await);
+    }
     checks
+}
+
+async fn signed_in(client: &Client) -> Vec<Check> {
+    let who: Answer<model::Whoami> = match client.get("cannot ask who you are", "api/v1/whoami", &[]).await {
+        Ok(who) => who,
+        Err(failure) => return vec![of("login", failure)],
+    };
+    let role = who.it.role.word().replace('_', " ");
+    let mut checks = vec![Check::good("login", format!("as {} ({role})", who.it.account))];
+    let board: Answer<List<model::BoardRow>> = match client.get("cannot read the board", "api/v1/board", &[]).await {
+        Ok(board) => board,
+        Err(failure) => return checks.into_iter().chain([of("services", failure)]).collect(),
+    };
+    let rows = board.it.items;
+    let faults: Vec<Check> = rows.iter().flat_map(faults).collect();
+    if faults.is_empty() {
+        checks.push(Check::good("services", format!("{}, and nothing is in the way of any", rows.len())));
+    }
+    checks.extend(faults);
+    checks
+}
+
+/// What the infrastructure keeps from happening for a service.
+fn faults(row: &model::BoardRow) -> Vec<Check> {
+    let faults = [&row.poll_fault, &row.why.fault].into_iter().flatten();
+    faults
+        .map(|fault| {
+            let fix = match fault.party.as_str() {
+                "git" => "correct its repository address or credential: windlass service edit",
+                "runner" => "see whether a runner is there: runner.parallel_runs in the configuration",
+                _ => "windlass doctor --config FILE on the server's machine",
+            };
+            Check::bad(format!("service {}", row.service), fault_text(fault), fix)
+        })
+        .collect()
 }
 
 fn of(name: &str, failure: Failure) -> Check {
