@@ -102,6 +102,9 @@ impl From<LogError> for AppError {
     }
 }
 
+/// The time within which [`crate::config::Bounds::refused_hooks_max`] counts, in milliseconds.
+const REFUSED_HOOKS_WINDOW_MS: u64 = 3_600_000;
+
 pub use signals::{Changed, Missed};
 
 /// Gives the time. Tests give their own.
@@ -127,6 +130,7 @@ pub struct App {
     clock: Clock,
     signals: signals::Signals,
     sign_ins: throttle::Throttle,
+    refused_hooks: throttle::Throttle,
     hashing: Semaphore,
     streams: Arc<Semaphore>,
     looks: health::Looks,
@@ -149,6 +153,7 @@ impl App {
     ) -> Result<Self, AppError> {
         let queue = EffectQueue::new(store.effects()?);
         let sign_ins = throttle::Throttle::new(config.bounds.sign_in_tries_max, config.bounds.sign_in_window_ms);
+        let refused_hooks = throttle::Throttle::new(config.bounds.refused_hooks_max, REFUSED_HOOKS_WINDOW_MS);
         let streams = Arc::new(Semaphore::new(config.bounds.streams_max.min(Semaphore::MAX_PERMITS)));
         let locks = Mutex::default();
         Ok(Self {
@@ -160,6 +165,7 @@ impl App {
             clock,
             signals: signals::Signals::new(),
             sign_ins,
+            refused_hooks,
             hashing: Semaphore::new(accounts::HASHING_PARALLEL_MAX),
             streams,
             looks: health::Looks::default(),

@@ -277,6 +277,8 @@ pub struct Bounds {
     pub sign_in_tries_max: u32,
     /// The time within which tries to sign in are counted together, in milliseconds.
     pub sign_in_window_ms: u64,
+    /// Refused hooks of one service that are listed within an hour; the others are refused and not listed.
+    pub refused_hooks_max: u32,
     /// Streams of events and log lines that are open at the same time.
     pub streams_max: usize,
     /// How long one of them stays open before it has to be opened again, in milliseconds.
@@ -304,6 +306,7 @@ impl Default for Bounds {
             login_token_life_ms: 30 * 86_400_000,
             sign_in_tries_max: 10,
             sign_in_window_ms: 5 * 60_000,
+            refused_hooks_max: 100,
             streams_max: 1_000,
             stream_life_ms: 3_600_000,
             request_timeout_ms: 60_000,

@@ -3,13 +3,15 @@
 
 mod gitea;
 mod github;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 use axum::{
-    Extension, Json,
+    Json,
     body::Bytes,
-    extract::{ConnectInfo, Path, State, rejection::BytesRejection},
+    extract::{Path, State, rejection::BytesRejection},
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
@@ -22,7 +24,7 @@ use pipelines::{
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::problem::Problem;
+use super::{extract::Remote, problem::Problem};
 use crate::app::{App, AppError, HookContent, NewDelivery, Recorded};
 
 /// Characters of a forge's words that are kept: an id, an event, a subject.
@@ -41,11 +43,10 @@ struct Envelope {
 pub async fn receive_hook(
     State(app): State<Arc<App>>,
     Path(service): Path<String>,
-    remote: Option<Extension<ConnectInfo<std::net::SocketAddr>>>,
+    Remote(remote): Remote,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let remote = remote.map(|Extension(ConnectInfo(address))| address.ip().to_string()).unwrap_or_default();
     match receive(&app, &service, remote, &headers, body).await {
         Ok(response) => response,
         Err(problem) => problem.into_response(),
@@ -58,64 +59,80 @@ fn refused() -> Problem {
         .next("compare the hook's secret at the forge with the one of the service")
 }
 
+/// What is said before the signature is good depends on the request alone, never on whether the service exists.
 async fn receive(
-    app: &App,
+    app: &Arc<App>,
     service: &str,
     remote: String,
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let name: ServiceName = service.parse().map_err(|_| refused())?;
-    let service = match app.service(&name) {
-        Ok(service) => service,
-        Err(AppError::NotFound { .. }) => return Err(refused()),
-        Err(error) => return Err(error.into()),
-    };
     let envelope = gitea::envelope(headers).or_else(|| github::envelope(headers)).ok_or_else(|| {
         Problem::new(StatusCode::BAD_REQUEST, "unknown-hook", "the hook is of no forge that Windlass knows")
             .next("use a hook of GitHub, Gitea or Forgejo")
     })?;
-    let mut delivery = NewDelivery {
-        service: name.clone(),
+    let service = match service.parse::<ServiceName>().map(|name| app.service(&name)) {
+        Ok(Ok(service)) => Some(service),
+        Ok(Err(AppError::NotFound { .. })) | Err(_) => None,
+        Ok(Err(error)) => return Err(error.into()),
+    };
+    let delivery = service.as_ref().map(|service| NewDelivery {
+        service: service.name.clone(),
         forge: envelope.forge,
         forge_id: bounded(envelope.id.as_deref().unwrap_or_default()),
         event: bounded(&envelope.event),
         at: app.now(),
         remote,
         content: Err(String::new()),
-    };
+    });
     let body = match body {
         Ok(body) => body,
         Err(rejection) => {
             let limit = app.config.bounds.hook_body_bytes_max;
             let detail = format!("the hook's body is larger than {limit} bytes or broke off");
-            delivery.content = Err(detail.clone());
-            app.delivery_record(delivery).await?;
+            refuse(app, delivery, detail.clone());
             return Err(Problem::new(rejection.status(), "too-large", detail));
         }
+    };
+    let signature = envelope.signature.as_deref();
+    let (Some(service), Some(mut delivery)) = (service, delivery) else {
+        // As much work as for a service that exists, so that the time does not tell either.
+        let _ = verify(Some(&Secret::new("no such service")), false, signature, &body);
+        return Err(refused());
     };
     if delivery.forge_id.is_empty() {
         delivery.forge_id = format!("body {}", hex::encode(Sha256::digest(&body)));
     }
-    let secret = app.service_hook_secret(&name)?;
-    if let Err(reason) = verify(secret.as_ref(), service.allow_unsigned_hooks, envelope.signature.as_deref(), &body) {
-        delivery.content = Err(reason.to_owned());
-        app.delivery_record(delivery).await?;
+    let secret = app.service_hook_secret(&service.name)?;
+    if let Err(reason) = verify(secret.as_ref(), service.allow_unsigned_hooks, signature, &body) {
+        refuse(app, Some(delivery), reason.to_owned());
         return Err(refused());
     }
-    let content = read_body(headers, &body).and_then(|payload| content(&envelope, &payload));
-    let is_good = content.is_ok();
-    let why = content.as_ref().err().cloned().unwrap_or_default();
-    delivery.content = content;
-    let recorded = app.delivery_record(delivery).await?;
-    if !is_good {
-        return Err(Problem::new(StatusCode::BAD_REQUEST, "bad-hook", why));
+    match read_body(headers, &body).and_then(|payload| content(&envelope, &payload)) {
+        Ok(content) => delivery.content = Ok(content),
+        Err(why) => {
+            refuse(app, Some(delivery), why.clone());
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "bad-hook", why));
+        }
     }
-    let (id, repeat) = match recorded {
+    let (id, repeat) = match app.delivery_record(delivery).await? {
         Recorded::New(id) => (id, false),
         Recorded::Repeat(id) => (id, true),
     };
     Ok((StatusCode::ACCEPTED, Json(json!({ "delivery": id, "repeat": repeat }))).into_response())
+}
+
+/// Has a refused hook listed. Beside the answer, which is not to take longer for a service that exists; and not each one,
+/// because anybody can send them.
+fn refuse(app: &Arc<App>, delivery: Option<NewDelivery>, reason: String) {
+    let Some(delivery) = delivery.filter(|delivery| app.may_list_refused(&delivery.service)) else { return };
+    let app = Arc::clone(app);
+    tokio::spawn(async move {
+        let refused = NewDelivery { content: Err(reason), ..delivery };
+        if let Err(error) = app.delivery_record(refused).await {
+            tracing::warn!(%error, "a refused hook was not listed");
+        }
+    });
 }
 
 fn verify(
@@ -152,7 +169,8 @@ fn read_body(headers: &HeaderMap, body: &[u8]) -> Result<Value, String> {
 
 fn text(value: &Value, path: &[&str]) -> Option<String> {
     let found = path.iter().try_fold(value, |value, key| value.get(key))?;
-    found.as_str().map(bounded)
+    // Of a commit's message the first line.
+    found.as_str().map(|text| bounded(text.lines().next().unwrap_or_default()))
 }
 
 fn bounded(text: &str) -> String {

@@ -1,0 +1,355 @@
+//! Hooks through the whole router: payloads in the shape that the forges document, and what attackers send.
+
+use axum::{
+    body::Body,
+    http::{Request, StatusCode, header},
+};
+use hmac::{Hmac, KeyInit, Mac};
+use pipelines::{
+    effect::EffectKind,
+    ids::ServiceName,
+    protocol::Secret,
+    run::RunState,
+    trigger::{TriggerKind, TriggerSource},
+};
+use serde_json::{Value, json};
+use sha2::Sha256;
+
+use crate::{
+    app::{Delivery, DeliveryState, Role, services::ServiceInput},
+    testing::{Answer, Stage, commit, test_app, test_app_with},
+};
+
+const SECRET: &str = "hook secret";
+const FORGES: [&str; 3] = ["github", "gitea", "forgejo"];
+
+fn shop() -> ServiceName {
+    "shop".parse().unwrap()
+}
+
+fn sign(secret: &str, body: &[u8]) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+    mac.update(body);
+    hex::encode(mac.finalize().into_bytes())
+}
+
+/// A hook as a forge sends it.
+#[derive(Clone)]
+struct Hook {
+    forge: &'static str,
+    service: String,
+    event: &'static str,
+    id: String,
+    body: Vec<u8>,
+    content_type: &'static str,
+    signature: Option<String>,
+}
+
+impl Hook {
+    fn new(forge: &'static str, event: &'static str, id: &str, payload: &Value) -> Self {
+        let body = payload.to_string().into_bytes();
+        let signature = Some(sign(SECRET, &body));
+        Self { forge, service: "shop".into(), event, id: id.into(), body, content_type: "application/json", signature }
+    }
+
+    async fn send(&self, stage: &Stage) -> Answer {
+        let mut request =
+            Request::post(format!("/hooks/{}", self.service)).header(header::CONTENT_TYPE, self.content_type);
+        let mut add = |name: &str, value: &str| {
+            request = std::mem::take(&mut request).header(name, value);
+        };
+        // Gitea and Forgejo send the headers of those they come from as well.
+        let prefixes: &[&str] = match self.forge {
+            "github" => &["x-github"],
+            "gitea" => &["x-gitea", "x-gogs", "x-github"],
+            _ => &["x-forgejo", "x-gitea", "x-gogs", "x-github"],
+        };
+        for prefix in prefixes {
+            add(&format!("{prefix}-event"), self.event);
+            if !self.id.is_empty() {
+                add(&format!("{prefix}-delivery"), &self.id);
+            }
+            if let (Some(signature), true) = (&self.signature, *prefix != "x-github") {
+                add(&format!("{prefix}-signature"), signature);
+            }
+        }
+        if let Some(signature) = &self.signature {
+            add("x-hub-signature-256", &format!("sha256={signature}"));
+        }
+        stage.send(request.body(Body::from(self.body.clone())).unwrap()).await
+    }
+}
+
+/// <https://docs.github.com/webhooks/webhook-events-and-payloads#push>; Gitea and Forgejo send the same fields.
+fn push(git_ref: &str, after: &str) -> Value {
+    json!({
+        "ref": git_ref, "before": "0".repeat(40), "after": after, "created": false, "deleted": false, "forced": false,
+        "repository": {"full_name": "dev/shop", "clone_url": "https://evil.example.com/shop.git", "default_branch": "main"},
+        "pusher": {"name": "mei", "email": "mei@example.com"},
+        "head_commit": {"id": after, "message": "Add a basket\n\nIt holds things.",
+            "author": {"name": "Mei", "email": "mei@example.com", "username": "mei"}},
+    })
+}
+
+fn pull_request(action: &str, head: &str) -> Value {
+    let repo = |name: &str| json!({"full_name": name});
+    json!({"action": action, "number": 7, "pull_request": {
+        "number": 7, "title": "A basket", "user": {"login": "mei"},
+        "head": {"ref": "basket", "sha": commit(9).to_string(), "repo": repo(head)},
+        "base": {"ref": "main", "sha": commit(1).to_string(), "repo": repo("dev/shop")}}})
+}
+
+/// A service that knows its secret and has one run of its first commit.
+async fn stage() -> Stage {
+    let stage = test_app_with(|config| config.bounds.hook_body_bytes_max = 100_000);
+    stage.pushed("shop").await;
+    stage
+}
+
+/// The driver looks at the recorded hooks; gives the newest one.
+async fn processed(stage: &Stage) -> Delivery {
+    while let Some(pending) = stage.pending(&shop(), EffectKind::ProcessDelivery) {
+        let pipelines::effect::Effect::ProcessDelivery { delivery, service } = &pending.effect else { panic!() };
+        let outcome = stage.app.delivery_outcome(service, *delivery).unwrap();
+        stage.app.effect_outcome(&pending.effect.key(), &pending, outcome).await.unwrap();
+    }
+    stage.app.deliveries(&shop(), 1).unwrap().remove(0)
+}
+
+fn runs(stage: &Stage) -> u32 {
+    stage.app.train(&shop()).unwrap().last_run
+}
+
+/// Waits until a refused hook is listed, which happens beside its answer.
+async fn refusal(stage: &Stage, send: impl Future<Output = Answer>) -> (Answer, String) {
+    let mut changes = stage.app.changes();
+    let answer = send.await;
+    let listed = tokio::time::timeout(std::time::Duration::from_secs(10), changes.recv()).await;
+    assert_eq!(listed.expect("it is listed").unwrap().what, "delivery");
+    let newest = stage.app.deliveries(&shop(), 1).unwrap().remove(0);
+    let DeliveryState::Refused { reason } = newest.state else { panic!("{newest:?}") };
+    (answer, reason)
+}
+
+#[tokio::test]
+async fn a_push_of_every_forge_makes_one_run_however_often_it_comes() {
+    for forge in FORGES {
+        let stage = stage().await;
+        let hook = Hook::new(forge, "push", "d-1", &push("refs/heads/main", commit(5).as_str()));
+        let first = hook.send(&stage).await;
+        assert_eq!((first.status, first.json()["repeat"].clone()), (StatusCode::ACCEPTED, json!(false)), "{forge}");
+        let delivery = processed(&stage).await;
+        assert_eq!((delivery.forge.as_str(), delivery.state), (forge, DeliveryState::Ran { run: 2 }));
+        let again = hook.send(&stage).await;
+        assert_eq!(
+            (again.status, again.json()),
+            (StatusCode::ACCEPTED, json!({"delivery": delivery.id, "repeat": true}))
+        );
+        // The same commit under another id, as forges send it when somebody presses "redeliver" or for a second hook.
+        let other = Hook { id: "d-2".into(), ..hook.clone() };
+        assert_eq!(other.send(&stage).await.status, StatusCode::ACCEPTED);
+        assert!(matches!(processed(&stage).await.state, DeliveryState::Ignored { .. }));
+        assert_eq!(runs(&stage), 2, "{forge}");
+        let run = stage.app.run(&"shop/2".parse().unwrap()).unwrap();
+        assert_eq!((run.trigger.kind, run.trigger.source), (TriggerKind::Push, TriggerSource::Hook));
+        assert_eq!(
+            (run.trigger.subject.as_str(), run.trigger.author_email.as_str()),
+            ("Add a basket", "mei@example.com")
+        );
+        assert!(run.may_release);
+        // Whatever the payload says of addresses: the registered one is used.
+        let service = stage.app.service(&shop()).unwrap();
+        assert_eq!(service.repository_url, "https://git.example.com/shop.git");
+    }
+}
+
+#[tokio::test]
+async fn twenty_of_the_same_at_once_are_one() {
+    let stage = stage().await;
+    let hook = Hook::new("github", "push", "d-1", &push("refs/heads/main", commit(5).as_str()));
+    let answers = futures_util::future::join_all((0..20).map(|_| hook.send(&stage))).await;
+    assert!(answers.iter().all(|answer| answer.status == StatusCode::ACCEPTED));
+    assert_eq!(answers.iter().filter(|answer| answer.json()["repeat"] == false).count(), 1);
+    processed(&stage).await;
+    assert_eq!((runs(&stage), stage.app.deliveries(&shop(), 100).unwrap().len()), (2, 1));
+}
+
+#[tokio::test]
+async fn tags_deletions_pings_and_pull_requests_are_what_they_are() {
+    let stage = stage().await;
+    let send = async |forge, event, id: &str, payload: &Value| {
+        let answer = Hook::new(forge, event, id, payload).send(&stage).await;
+        assert_eq!(answer.status, StatusCode::ACCEPTED, "{event} {payload}");
+        processed(&stage).await.state
+    };
+    // An annotated tag: `after` is the tag's own id.
+    let mut tag = push("refs/tags/v1", &"ab".repeat(20));
+    tag["head_commit"]["id"] = json!(commit(5).as_str());
+    assert_eq!(send("github", "push", "1", &tag).await, DeliveryState::Ran { run: 2 });
+    let run = stage.app.run(&"shop/2".parse().unwrap()).unwrap();
+    assert_eq!((run.trigger.kind, run.trigger.commit, run.may_release), (TriggerKind::Tag, commit(5), true));
+
+    let deleted = push("refs/tags/v1", &"0".repeat(40));
+    assert!(
+        matches!(send("gitea", "push", "2", &deleted).await, DeliveryState::Ignored { reason } if reason.contains("deleted"))
+    );
+    let ping = json!({"zen": "Keep it logically awesome.", "hook_id": 1});
+    assert!(matches!(send("github", "ping", "3", &ping).await, DeliveryState::Ignored { .. }));
+
+    assert_eq!(
+        send("forgejo", "pull_request", "4", &pull_request("opened", "dev/shop")).await,
+        DeliveryState::Ran { run: 3 }
+    );
+    let run = stage.app.run(&"shop/3".parse().unwrap()).unwrap();
+    assert_eq!((run.state, run.may_release, run.trigger.pull_request), (RunState::Queued, false, Some(7)));
+    let labelled = send("gitea", "pull_request", "5", &pull_request("labeled", "dev/shop")).await;
+    assert!(matches!(labelled, DeliveryState::Ignored { .. }));
+
+    let stage = self::stage().await;
+    for (number, (forge, action)) in [("github", "synchronize"), ("gitea", "synchronized")].into_iter().enumerate() {
+        let mut fork = pull_request(action, "stranger/shop");
+        fork["pull_request"]["head"]["sha"] = json!(commit(20 + number as u32).as_str());
+        assert_eq!(Hook::new(forge, "pull_request", action, &fork).send(&stage).await.status, StatusCode::ACCEPTED);
+        processed(&stage).await;
+        let run = stage.app.run(&format!("shop/{}", 2 + number).parse().unwrap()).unwrap();
+        assert!(run.trigger.from_fork && matches!(run.state, RunState::Held { .. }), "{action}");
+    }
+}
+
+#[tokio::test]
+async fn a_forged_hook_is_refused_and_listed_and_takes_nobody_s_id() {
+    let stage = stage().await;
+    let hook = Hook::new("github", "push", "d-1", &push("refs/heads/main", commit(5).as_str()));
+    let wrong = Hook { signature: Some(sign("a guess", &hook.body)), ..hook.clone() };
+    let missing = Hook { signature: None, ..hook.clone() };
+    let odd = Hook { signature: Some("zz".into()), ..hook.clone() };
+    let cut = Hook { signature: hook.signature.as_ref().map(|it| it[..32].to_owned()), ..hook.clone() };
+    let mut changed = hook.clone();
+    changed.body.push(b' ');
+    for (forged, why) in
+        [(wrong, "wrong"), (missing, "no signature"), (odd, "not hex"), (cut, "wrong"), (changed, "wrong")]
+    {
+        let (answer, reason) = refusal(&stage, forged.send(&stage)).await;
+        assert_eq!((answer.status, answer.json()["type"].clone()), (StatusCode::FORBIDDEN, json!("bad-signature")));
+        assert!(reason.contains(why), "{reason}");
+    }
+    // SHA-1 is not looked at.
+    let request = Request::post("/hooks/shop")
+        .header("x-github-event", "push")
+        .header("x-hub-signature", "sha1=0123456789abcdef0123456789abcdef01234567")
+        .body(Body::from(hook.body.clone()));
+    let (answer, _) = refusal(&stage, stage.send(request.unwrap())).await;
+    assert_eq!(answer.status, StatusCode::FORBIDDEN);
+    assert_eq!(hook.send(&stage).await.json()["repeat"], false);
+    assert_eq!(processed(&stage).await.state, DeliveryState::Ran { run: 2 });
+}
+
+#[tokio::test]
+async fn nobody_learns_by_asking_which_services_there_are() {
+    let stage = stage().await;
+    let payload = push("refs/heads/main", commit(5).as_str());
+    let known = Hook { signature: Some(sign("a guess", b"x")), ..Hook::new("gitea", "push", "d", &payload) };
+    let comparable = |answer: Answer| {
+        let mut problem = answer.json();
+        problem["request_id"] = Value::Null;
+        (answer.status, problem)
+    };
+    for change in
+        [|_: &mut Hook| {}, |hook: &mut Hook| hook.body = vec![b' '; 200_000], |hook: &mut Hook| hook.signature = None]
+    {
+        let mut known = known.clone();
+        change(&mut known);
+        let expected = comparable(known.send(&stage).await);
+        for name in ["other", "..%2Fshop", "Shop", "%00"] {
+            let unknown = Hook { service: name.into(), ..known.clone() };
+            assert_eq!(comparable(unknown.send(&stage).await), expected, "{name}");
+        }
+    }
+    let bare = async |name: &str| {
+        comparable(stage.send(Request::post(format!("/hooks/{name}")).body(Body::from("{}")).unwrap()).await)
+    };
+    assert_eq!(bare("shop").await, bare("other").await);
+}
+
+#[tokio::test]
+async fn what_is_too_large_or_no_good_json_is_refused() {
+    let stage = stage().await;
+    let large = json!({"ref": "refs/heads/main", "after": commit(5).as_str(), "fill": "x".repeat(100_000)});
+    let (answer, reason) = refusal(&stage, Hook::new("github", "push", "d-1", &large).send(&stage)).await;
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert!(reason.contains("100000 bytes"), "{reason}");
+    let deep = format!("{}1{}", "[".repeat(40_000), "]".repeat(40_000));
+    let bodies = ["not json", "", &deep, "[]", r#"{"ref": 7}"#, r#"{"ref": "refs/heads/main", "after": "HEAD"}"#];
+    for (number, body) in bodies.into_iter().enumerate() {
+        let mut hook = Hook::new("gitea", "push", &format!("bad-{number}"), &json!(null));
+        hook.body = body.into();
+        hook.signature = Some(sign(SECRET, body.as_bytes()));
+        let (answer, _) = refusal(&stage, hook.send(&stage)).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{}", &body[..body.len().min(40)]);
+    }
+    assert_eq!(runs(&stage), 1);
+}
+
+#[tokio::test]
+async fn a_form_carries_the_payload_as_well_and_a_hook_without_an_id_is_known_by_its_body() {
+    let stage = stage().await;
+    let payload = push("refs/heads/main", commit(5).as_str()).to_string();
+    let form: String = url::form_urlencoded::Serializer::new(String::new()).append_pair("payload", &payload).finish();
+    let mut hook = Hook::new("github", "push", "", &json!(null));
+    (hook.body, hook.content_type) = (form.into_bytes(), "application/x-www-form-urlencoded");
+    hook.signature = Some(sign(SECRET, &hook.body));
+    assert_eq!(hook.send(&stage).await.json()["repeat"], false);
+    assert_eq!(processed(&stage).await.state, DeliveryState::Ran { run: 2 });
+    assert_eq!(hook.send(&stage).await.json()["repeat"], true);
+}
+
+#[tokio::test]
+async fn without_a_secret_only_a_service_that_says_so_takes_hooks() {
+    let stage = stage().await;
+    let origin = stage.caller(Role::Admin).await.origin();
+    let input = ServiceInput { hook_secret: Some(Secret::new("")), ..ServiceInput::default() };
+    stage.app.service_update(&shop(), input, origin.clone()).await.unwrap();
+    let mut hook = Hook::new("github", "push", "d-1", &push("refs/heads/main", commit(5).as_str()));
+    hook.signature = None;
+    let (answer, reason) = refusal(&stage, hook.send(&stage)).await;
+    assert_eq!((answer.status, reason.contains("no hook secret")), (StatusCode::FORBIDDEN, true));
+    // An empty key is nobody's signature.
+    hook.signature = Some(sign("", &hook.body));
+    assert_eq!(refusal(&stage, hook.send(&stage)).await.0.status, StatusCode::FORBIDDEN);
+    let input = ServiceInput { allow_unsigned_hooks: Some(true), ..ServiceInput::default() };
+    stage.app.service_update(&shop(), input, origin).await.unwrap();
+    hook.signature = None;
+    assert_eq!(hook.send(&stage).await.status, StatusCode::ACCEPTED);
+}
+
+#[tokio::test]
+async fn the_list_of_refused_hooks_does_not_grow_without_bound() {
+    let stage = test_app_with(|config| config.bounds.refused_hooks_max = 3);
+    stage.pushed("shop").await;
+    let mut hook = Hook::new("github", "push", "d-1", &push("refs/heads/main", commit(5).as_str()));
+    hook.signature = Some(sign("a guess", &hook.body));
+    for _ in 0..3 {
+        refusal(&stage, hook.send(&stage)).await;
+    }
+    for _ in 0..20 {
+        assert_eq!(hook.send(&stage).await.status, StatusCode::FORBIDDEN);
+    }
+    tokio::task::yield_now().await;
+    assert_eq!(stage.app.deliveries(&shop(), 100).unwrap().len(), 3);
+    stage.pass_ms(3_600_000);
+    refusal(&stage, hook.send(&stage)).await;
+}
+
+#[tokio::test]
+async fn the_api_shows_what_became_of_each_hook() {
+    let stage = stage().await;
+    Hook::new("gitea", "push", "d-1", &push("refs/heads/main", commit(5).as_str())).send(&stage).await;
+    processed(&stage).await;
+    let token = stage.token(Role::Developer).await;
+    let path = "/api/v1/services/shop/deliveries";
+    let list = stage.call(axum::http::Method::GET, path, Some(&token), None).await.json();
+    let first = &list["items"][0];
+    assert_eq!((&first["forge"], &first["state"], &first["run"]), (&json!("gitea"), &json!("ran"), &json!(2)));
+    let gone = test_app().call(axum::http::Method::GET, path, Some(&token), None).await;
+    assert_eq!(gone.status, StatusCode::UNAUTHORIZED);
+}
