@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs and builds the real parts that the tests use: `make parts`, or `scripts/parts.sh [PART…]`.
-# Parts: debian gitea axe base cargo-deny. What is there already is left alone, so a second call takes a second.
+# Parts: debian base axe cargo-deny helm gitea, and bench for `make bench`. What is there already is left alone, so a
+# second call takes a second.
 # What takes minutes to build goes, keyed by version, into WINDLASS_PARTS_DIR (default ~/.cache/windlass-parts).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -10,6 +11,7 @@ PARTS_DIR=${WINDLASS_PARTS_DIR:-$HOME/.cache/windlass-parts}
 GITEA_VERSION=1.26.0
 AXE_VERSION=4.14.1
 CARGO_DENY_VERSION=0.20.2
+HELM_VERSION=3.21.4
 
 mkdir -p "$PARTS_DIR"
 exec 9>"$PARTS_DIR/lock"
@@ -43,18 +45,32 @@ npm npm
 LIST
 }
 
-debian() {
-    command -v apt-get >/dev/null || { lack debian "this is not a Debian system: install the packages of scripts/parts.sh by hand"; return; }
+# What the benches compare with.
+bench_packages() {
+    cat <<'LIST'
+nginx nginx-light
+skopeo skopeo
+wrk wrk
+LIST
+}
+
+debian() { install_packages debian < <(packages); }
+bench() { install_packages bench < <(bench_packages); }
+
+# Installs the packages that standard input lists, for the part $1.
+install_packages() {
+    local part=$1
+    command -v apt-get >/dev/null || { lack "$part" "this is not a Debian system: install the packages of scripts/parts.sh by hand"; return; }
     local want=() probe package
     while read -r probe package; do
         case $probe in
         /*) [ -e "$probe" ] || want+=("$package") ;;
         *) command -v "$probe" >/dev/null || want+=("$package") ;;
         esac
-    done < <(packages)
-    if [ ${#want[@]} -eq 0 ]; then say "debian: all packages are there"; return; fi
+    done
+    if [ ${#want[@]} -eq 0 ]; then say "$part: all packages are there"; return; fi
     if [ "$(id -u)" != 0 ]; then
-        lack debian "as root: apt-get install --no-install-recommends ${want[*]}"
+        lack "$part" "as root: apt-get install --no-install-recommends ${want[*]}"
         return
     fi
     # No service may start by itself: the tests start what they need, on ports and folders of their own.
@@ -67,10 +83,10 @@ debian() {
     local log="$PARTS_DIR/apt.log"
     export DEBIAN_FRONTEND=noninteractive
     if { apt-get update -q && apt-get install -y -q --no-install-recommends "${want[@]}"; } >"$log" 2>&1 </dev/null; then
-        say "debian: installed ${want[*]}"
+        say "$part: installed ${want[*]}"
     else
         tail -n 15 "$log"
-        lack debian "apt-get failed for ${want[*]} (whole output: $log)"
+        lack "$part" "apt-get failed for ${want[*]} (whole output: $log)"
     fi
 }
 
@@ -132,6 +148,23 @@ base() {
     say "base: busybox $version"
 }
 
+# The oracle of the charts' tests; the product never runs it.
+helm() {
+    local home="$PARTS_DIR/helm-$HELM_VERSION"
+    if [ -x "$home/helm" ]; then say "helm: $HELM_VERSION is there"; return; fi
+    command -v go >/dev/null || { lack helm "Go 1.21 or newer is not on PATH (it fetches the Go that Helm asks for): https://go.dev/dl"; return; }
+    say "helm: building $HELM_VERSION, once, about 2 minutes"
+    # The version is said to be Helm's own: `go install` alone leaves it at that of the branch.
+    if ! GOBIN="$home.new" CGO_ENABLED=0 go install -trimpath \
+        -ldflags "-s -w -X helm.sh/helm/v3/internal/version.version=v$HELM_VERSION" "helm.sh/helm/v3/cmd/helm@v$HELM_VERSION"; then
+        lack helm "go install failed"
+        return
+    fi
+    mkdir -p "$home"
+    mv "$home.new/helm" "$home/helm"
+    rmdir "$home.new"
+}
+
 cargo_deny() {
     local home="$PARTS_DIR/cargo-deny-$CARGO_DENY_VERSION"
     if [ -x "$home/bin/cargo-deny" ]; then say "cargo-deny: $CARGO_DENY_VERSION is there"; return; fi
@@ -146,13 +179,13 @@ cargo_deny() {
     rm -rf "$home/target"
 }
 
-[ $# -gt 0 ] || set -- debian base axe cargo-deny gitea
+[ $# -gt 0 ] || set -- debian base axe cargo-deny helm gitea
 for part in "$@"; do
     started=$SECONDS
     case $part in
-    debian | gitea | axe | base) "$part" ;;
+    debian | bench | gitea | axe | base | helm) "$part" ;;
     cargo-deny) cargo_deny ;;
-    *) say "no part is called $part; there are: debian base axe cargo-deny gitea"; exit 2 ;;
+    *) say "no part is called $part; there are: debian base axe cargo-deny helm gitea bench"; exit 2 ;;
     esac
     took=$((SECONDS - started))
     [ $took -lt 2 ] || say "$part: took $took s"

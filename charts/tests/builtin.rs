@@ -1,10 +1,10 @@
 //! The base configs that are built in: their recipes, their samples, and their charts before Helm itself.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{env, fs};
 
 use charts::base::BaseConfig;
 use charts::catalog::Catalog;
@@ -77,13 +77,30 @@ fn a_static_site_does_not_show_what_is_not_for_visitors() {
     assert!(own.excludes(".git/HEAD") && !own.excludes("Dockerfile") && !own.excludes(".npmrc"));
 }
 
+/// `WINDLASS_HELM`, or what `make parts` has built, or the one on PATH.
+fn helm() -> PathBuf {
+    if let Some(path) = env::var_os("WINDLASS_HELM") {
+        return path.into();
+    }
+    let script = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/parts.sh")).unwrap();
+    let version = script.lines().find_map(|line| line.strip_prefix("HELM_VERSION=")).unwrap();
+    let parts = env::var_os("WINDLASS_PARTS_DIR").map(PathBuf::from);
+    let cache = || env::home_dir().unwrap_or_default().join(".cache/windlass-parts");
+    let built = parts.unwrap_or_else(cache).join(format!("helm-{version}/helm"));
+    if built.exists() { built } else { "helm".into() }
+}
+
 /// Helm is an oracle, never a part: where it is not there, the test says so and nothing is claimed.
 #[test]
 fn helm_takes_the_charts() {
-    let helm = std::env::var("WINDLASS_HELM").unwrap_or_else(|_| "helm".to_owned());
+    let helm = helm();
     if Command::new(&helm).arg("version").output().is_err() {
+        assert!(
+            env::var("WINDLASS_TEST_REQUIRE").as_deref() != Ok("all"),
+            "helm is missing: run `scripts/parts.sh helm`"
+        );
         // Not by the macro: the test runner keeps what that prints of a test that passes.
-        let skipped = "SKIPPED helm_takes_the_charts: there is no helm on the PATH or in WINDLASS_HELM\n";
+        let skipped = "SKIPPED helm_takes_the_charts: helm is missing: run `scripts/parts.sh helm`\n";
         std::io::stderr().write_all(skipped.as_bytes()).unwrap();
         return;
     }

@@ -15,6 +15,7 @@
 //! # }
 //! ```
 
+pub mod bench;
 pub mod browser;
 pub mod docker;
 pub mod evidence;

@@ -32,6 +32,8 @@ pub enum Part {
     Chromium,
     /// axe-core, the accessibility checker.
     Axe,
+    /// What the benches compare with and measure by: nginx, skopeo, wrk.
+    Bench,
     /// The rights of root and `dockerd`, for an engine, a bridge or a mount of the test's own.
     Root,
 }
@@ -52,6 +54,9 @@ impl Part {
                 .or_else(|| (!is_root()).then(|| "sshd is started as root here, and this is not root".to_owned())),
             Part::Chromium => lack_program("chromium").or_else(|| lack_program("chromedriver")),
             Part::Axe => lack_file(&axe_script(), "axe"),
+            Part::Bench => ["nginx", "skopeo", "wrk"].into_iter().find_map(|name| {
+                program(name).is_none().then(|| format!("{name} is missing: run `scripts/parts.sh bench`"))
+            }),
             Part::Root if !is_root() => Some("this test needs root".to_owned()),
             Part::Root => lack_program("dockerd").or_else(|| lack_program("ip")),
         }
