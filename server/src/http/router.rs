@@ -58,15 +58,23 @@ impl Routes {
     #[must_use]
     pub fn add(self, method: Method, path: &str, access: Access, handler: MethodRouter<Arc<App>>) -> Self {
         let limit = Duration::from_millis(self.app.config.bounds.request_timeout_ms);
-        let handler = handler.layer(from_fn_with_state(limit, finish));
-        self.stream(method, path, access, handler)
+        let whole = self.guarded(access, handler).layer(from_fn_with_state(limit, finish));
+        self.route(method, path, access, whole)
     }
 
     /// Adds one method of one path whose answer may go on for ever.
     #[must_use]
-    pub fn stream(mut self, method: Method, path: &str, access: Access, handler: MethodRouter<Arc<App>>) -> Self {
-        let guarded = handler.layer(from_fn_with_state((Arc::clone(&self.app), access), admit));
-        self.router = self.router.route(path, guarded);
+    pub fn stream(self, method: Method, path: &str, access: Access, handler: MethodRouter<Arc<App>>) -> Self {
+        let guarded = self.guarded(access, handler);
+        self.route(method, path, access, guarded)
+    }
+
+    fn guarded(&self, access: Access, handler: MethodRouter<Arc<App>>) -> MethodRouter<Arc<App>> {
+        handler.layer(from_fn_with_state((Arc::clone(&self.app), access), admit))
+    }
+
+    fn route(mut self, method: Method, path: &str, access: Access, handler: MethodRouter<Arc<App>>) -> Self {
+        self.router = self.router.route(path, handler);
         self.table.push(Endpoint { path: path.to_owned(), method: method.to_string(), access });
         self
     }

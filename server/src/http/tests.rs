@@ -1,6 +1,6 @@
 //! What holds for every route: who may call it, that reading changes nothing, and that the description of the API is true.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use axum::{
     body::Body,
@@ -193,4 +193,35 @@ async fn the_openapi_description_in_docs_is_the_served_one() {
     }
     let kept = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(kept == served, "docs/openapi.json is old: {WRITE_VARIABLE}=1 cargo test -p server openapi writes it");
+}
+
+#[tokio::test]
+async fn a_change_goes_to_its_end_when_the_caller_goes_away() {
+    let stage = test_app();
+    stage.pushed("shop").await;
+    let token = stage.token(Role::Developer).await;
+    let mut changes = stage.app.changes();
+    let start = Request::post("/api/v1/services/shop/runs")
+        .header(header::AUTHORIZATION, format!("Bearer {token}"))
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Body::from("{}"));
+    {
+        let begun = std::pin::pin!(stage.open(start.unwrap()));
+        assert!(futures_util::poll!(begun).is_pending(), "the answer came before the caller could go away");
+    }
+    let changed = tokio::time::timeout(Duration::from_secs(10), changes.recv()).await;
+    assert_eq!(changed.expect("it is done all the same").unwrap().what, "run/2");
+    assert_eq!(stage.app.queue().runs().len(), 2, "and will be performed without a restart");
+}
+
+#[tokio::test]
+async fn a_body_that_never_ends_is_not_waited_for() {
+    let stage = crate::testing::test_app_with(|config| config.bounds.request_timeout_ms = 50);
+    let token = stage.token(Role::Developer).await;
+    let request = Request::post("/api/v1/lint")
+        .header(header::AUTHORIZATION, format!("Bearer {token}"))
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Body::from_stream(futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>()));
+    let answer = stage.send(request.unwrap()).await;
+    assert_eq!((answer.status, &answer.json()["type"]), (StatusCode::SERVICE_UNAVAILABLE, &Value::from("too-slow")));
 }
