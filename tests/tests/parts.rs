@@ -1,5 +1,7 @@
 //! Tests that need a real part, one module per noun below parts/. Whole ways through the product live in e2e.
 
+#[path = "parts/cli.rs"]
+mod cli;
 #[path = "parts/docker.rs"]
 mod docker;
 #[path = "parts/gateway.rs"]

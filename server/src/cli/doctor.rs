@@ -82,7 +82,7 @@ pub(crate) async fn run(context: &Context, arguments: &Arguments) -> Result<Exit
     let url = context.target.url.clone().or(public_url);
     let target = Target { url, ca_file: context.target.ca_file.clone() };
     match target.server() {
-        Ok(_) => checks.extend(remote::look(&target).await),
+        Ok(_) => checks.extend(remote::look(&target, config.is_none()).await),
         Err(_) if config.is_some() => {}
         Err(failure) => return Err(failure.next("windlass doctor --config FILE on the server's machine")),
     }

@@ -3,15 +3,16 @@
 use reqwest::StatusCode;
 use server::http::api::model::{self, Answer, List};
 
-use super::{Check, clock, difference_s};
+use super::{Check, Verdict, clock, difference_s};
 use crate::cli::{
     client::{Client, Target},
     failure::Failure,
+    output::clean,
     status::fault_text,
 };
 
-/// All checks that can be made from here.
-pub(super) async fn look(target: &Target) -> Vec<Check> {
+/// All checks that can be made from here; with what the server sees itself, unless that was looked at already.
+pub(super) async fn look(target: &Target, is_far: bool) -> Vec<Check> {
     let client = match target.anonymous() {
         Ok(client) => client,
         Err(failure) => return vec![of("server", failure)],
@@ -34,18 +35,24 @@ pub(super) async fn look(target: &Target) -> Vec<Check> {
     }
     // Only who has signed in is told what is behind the server.
     if let Ok(client) = target.client() {
-        checks.extend(signed_in(&client).await);
+        checks.extend(signed_in(&client, is_far).await);
     }
     checks
 }
 
-async fn signed_in(client: &Client) -> Vec<Check> {
+async fn signed_in(client: &Client, is_far: bool) -> Vec<Check> {
     let who: Answer<model::Whoami> = match client.get("cannot ask who you are", "api/v1/whoami", &[]).await {
         Ok(who) => who,
         Err(failure) => return vec![of("login", failure)],
     };
     let role = who.it.role.word().replace('_', " ");
     let mut checks = vec![Check::good("login", format!("as {} ({role})", who.it.account))];
+    if is_far {
+        match client.get::<Answer<model::Health>>("cannot ask how the server is", "api/v1/health", &[]).await {
+            Ok(health) => checks.extend(health.it.findings.into_iter().map(seen)),
+            Err(failure) => checks.push(of("health", failure)),
+        }
+    }
     let board: Answer<List<model::BoardRow>> = match client.get("cannot read the board", "api/v1/board", &[]).await {
         Ok(board) => board,
         Err(failure) => return checks.into_iter().chain([of("services", failure)]).collect(),
@@ -53,10 +60,21 @@ async fn signed_in(client: &Client) -> Vec<Check> {
     let rows = board.it.items;
     let faults: Vec<Check> = rows.iter().flat_map(faults).collect();
     if faults.is_empty() {
-        checks.push(Check::good("services", format!("{}, and nothing is in the way of any", rows.len())));
+        checks.push(Check::good("services", format!("nothing is in the way of any of {}", rows.len())));
     }
     checks.extend(faults);
     checks
+}
+
+/// What the server sees itself.
+fn seen(finding: model::Finding) -> Check {
+    let verdict = match finding.state.as_str() {
+        "good" => Verdict::Good,
+        "warning" => Verdict::Warning,
+        _ => Verdict::Bad,
+    };
+    let name = clean(&finding.name.replace('_', " "));
+    Check { name, verdict, evidence: finding.evidence, fix: finding.fix }
 }
 
 /// What the infrastructure keeps from happening for a service.
