@@ -51,16 +51,29 @@ impl OfService {
     }
 }
 
-/// The step that the path names.
-#[derive(Clone, Debug)]
-pub struct OfStep(pub String);
+macro_rules! named {
+    ($($(#[$doc:meta])* $name:ident, $part:literal;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug)]
+        pub struct $name(pub String);
 
-impl<S: Sync> FromRequestParts<S> for OfStep {
-    type Rejection = Problem;
+        impl<S: Sync> FromRequestParts<S> for $name {
+            type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        Ok(Self(part(parts, "step").await?))
-    }
+            async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+                Ok(Self(part(parts, $part).await?))
+            }
+        }
+    )*};
+}
+
+named! {
+    /// The step that the path names.
+    OfStep, "step";
+    /// The account that the path names.
+    OfAccount, "account";
+    /// The token's id that the path names.
+    OfToken, "id";
 }
 
 macro_rules! numbered {

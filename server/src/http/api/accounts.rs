@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::{Path, State},
+    extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
@@ -18,7 +18,7 @@ use crate::{
     app::{App, AppError},
     http::{
         access::Signed,
-        extract::{Ask, Body},
+        extract::{Ask, Body, OfAccount, OfToken},
         problem::Problem,
     },
 };
@@ -49,7 +49,7 @@ pub async fn create_account(
 pub async fn change_account(
     State(app): State<Arc<App>>,
     Signed(caller): Signed,
-    Path(name): Path<String>,
+    OfAccount(name): OfAccount,
     Body(change): Body<model::AccountChange>,
 ) -> Reply<model::Account> {
     let model::AccountChange { email, role, password, disabled } = change;
@@ -80,7 +80,7 @@ pub async fn create_token(
 /// Takes a token back: one of the caller's, or anybody's for an admin.
 #[utoipa::path(delete, path = "/api/v1/tokens/{id}", tag = "accounts", params(("id" = String, Path)),
     responses((status = 200, body = Answer<Done>, description = "it opens nothing any more")))]
-pub async fn delete_token(State(app): State<Arc<App>>, Signed(caller): Signed, Path(id): Path<String>) -> Reply<Done> {
+pub async fn delete_token(State(app): State<Arc<App>>, Signed(caller): Signed, OfToken(id): OfToken) -> Reply<Done> {
     app.token_delete(&caller, &id).await?;
     reply(Done { done: format!("the token {id} opens nothing any more") })
 }
