@@ -19,6 +19,7 @@ pub mod services;
 pub mod signals;
 pub mod throttle;
 pub mod trains;
+pub mod waiting;
 
 use std::{
     collections::HashMap,

@@ -5,6 +5,7 @@ pub mod api;
 pub mod events;
 pub mod extract;
 pub mod openapi;
+pub mod pages;
 pub mod problem;
 pub mod request_id;
 pub mod router;

@@ -259,6 +259,23 @@ impl App {
         Ok((token, account, expires_at))
     }
 
+    /// Changes the caller's own password.
+    ///
+    /// # Errors
+    /// When the present password is wrong, was tried too often, or the new one is not good.
+    pub async fn password_change(
+        &self,
+        remote: &str,
+        caller: &Caller,
+        present: Secret,
+        new: Secret,
+    ) -> Result<(), AppError> {
+        let name = &caller.account.name;
+        self.check_password(remote, name, present).await?;
+        self.account_update(name, None, None, Some(new), None, caller.origin()).await?;
+        Ok(())
+    }
+
     async fn check_password(&self, remote: &str, name: &str, password: Secret) -> Result<Account, AppError> {
         // Bounded before it is remembered: a name that no account can have is counted like any other.
         let key = format!("{remote} {}", name.chars().take(64).collect::<String>());

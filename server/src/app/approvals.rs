@@ -7,7 +7,7 @@ use pipelines::{
     train::Event,
 };
 
-use super::{App, AppError};
+use super::{App, AppError, accounts::Caller, board::is_decider};
 use crate::store::Account;
 
 /// Characters of a comment.
@@ -28,6 +28,20 @@ impl App {
     /// When the store cannot be read.
     pub fn approval_maybe(&self, id: &ReleaseId) -> Result<Option<Approval>, AppError> {
         Ok(self.store.approval(id)?)
+    }
+
+    /// The approval of a release, for one who decides on it: a tester by role, or one whom the pipeline file names.
+    /// The role of the routes is the lowest, because the pipeline file may name anybody.
+    ///
+    /// # Errors
+    /// Also when `caller` is not one of those.
+    pub fn approval_for_decider(&self, id: &ReleaseId, caller: &Caller) -> Result<Approval, AppError> {
+        self.release(id)?;
+        let approval = self.approval(id)?;
+        if is_decider(&approval, caller) {
+            return Ok(approval);
+        }
+        Err(AppError::Forbidden("only a tester decides on a release: by role, or named in the pipeline file".into()))
     }
 
     /// The address of a tester's page.

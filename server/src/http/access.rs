@@ -206,6 +206,10 @@ fn check_site(app: &App, headers: &HeaderMap) -> Result<(), Problem> {
         return Err(other());
     }
     let Some(origin) = text(header::ORIGIN) else { return Ok(()) };
+    // A page that gives no referrer gives no origin either; then the browser's own word counts.
+    if origin == "null" && headers.contains_key("sec-fetch-site") {
+        return Ok(());
+    }
     let host = origin.split_once("://").map_or(origin, |(_, host)| host);
     let own = url::Url::parse(&app.config.public_url).map(|url| url.origin().ascii_serialization());
     if own.is_ok_and(|own| own == origin) || text(header::HOST) == Some(host) { Ok(()) } else { Err(other()) }

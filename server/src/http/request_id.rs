@@ -15,14 +15,19 @@ use super::problem::Problem;
 /// The header that carries the id.
 pub const REQUEST_ID: &str = "x-request-id";
 
+/// The id of a request, among its extensions.
+#[derive(Clone, Debug)]
+pub struct RequestId(pub String);
+
 /// Gives the request an id and puts it into the answer; a problem gets it into its body too.
-pub async fn number_request(request: Request, next: Next) -> Response {
+pub async fn number_request(mut request: Request, next: Next) -> Response {
     let mut bytes = [0; 8];
     rand::rng().fill_bytes(&mut bytes);
     let id = hex::encode(bytes);
     // Paths of approval links hold what opens them: only the first two parts of a path are logged.
     let path: String = request.uri().path().split('/').take(3).collect::<Vec<_>>().join("/");
     let span = tracing::info_span!("request", id, method = %request.method(), path);
+    request.extensions_mut().insert(RequestId(id.clone()));
     let mut response = next.run(request).instrument(span).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         let headers = response.headers().clone();

@@ -17,8 +17,9 @@ use utoipa_axum::{router::UtoipaMethodRouter, routes as docs};
 use super::{
     access::{Access, admit, identify},
     api::{accounts, board, login, logs, releases, rollouts, runs, server, services},
-    events, openapi,
+    events, openapi, pages,
     problem::Problem,
+    ui::assets,
     webhooks,
 };
 use crate::app::{App, Role};
@@ -138,14 +139,16 @@ async fn finish(State(limit): State<Duration>, request: Request, next: Next) -> 
 /// Every route of the server.
 #[must_use]
 pub fn routes(app: Arc<App>) -> Routes {
-    let routes = pages_and_hooks(Routes::new(app));
+    let routes = delivery_pages(public_routes(Routes::new(app)));
+    let routes = people_pages(routes);
     let routes = delivery_api(routes);
     let routes = people_api(routes);
     let text = openapi::text(&routes.description);
     routes.add(Method::GET, openapi::PATH, Access::Public, get(async move || openapi::served(text)))
 }
 
-fn pages_and_hooks(routes: Routes) -> Routes {
+/// What needs no account: health, hooks, the link of a mail, signing in, and what pages are made of.
+fn public_routes(routes: Routes) -> Routes {
     use Access::{Proof, Public};
     let hook_limit = DefaultBodyLimit::max(routes.app.config.bounds.hook_body_bytes_max);
     routes
@@ -153,6 +156,67 @@ fn pages_and_hooks(routes: Routes) -> Routes {
         .add(Method::GET, "/readyz", Public, get(server::show_readiness))
         .add(Method::GET, "/schema/windlass.json", Public, get(server::show_schema))
         .add(Method::POST, "/hooks/{service}", Proof, post(webhooks::receive_hook).layer(hook_limit))
+        .add(Method::GET, "/assets/{version}/{name}", Public, get(assets::show_asset))
+        .add(Method::GET, "/sign-in", Public, get(pages::session::show_sign_in))
+        .add(Method::POST, "/sign-in", Public, post(pages::session::sign_in))
+        .add(Method::POST, "/settings/language", Public, post(pages::session::set_language))
+        .add(Method::POST, "/settings/theme", Public, post(pages::session::set_theme))
+        .add(Method::GET, "/approve/{service}/{number}/{token}", Proof, get(pages::approvals::show_by_link))
+        .add(Method::POST, "/approve/{service}/{number}/{token}/{verb}", Proof, post(pages::approvals::act_by_link))
+}
+
+/// The pages of services, runs, releases and rollouts.
+#[rustfmt::skip]
+fn delivery_pages(routes: Routes) -> Routes {
+    const ALL: Access = Access::Role(Role::Developer);
+    const MANAGER: Access = Access::Role(Role::ReleaseManager);
+    const OPERATOR: Access = Access::Role(Role::Operator);
+    const GET: Method = Method::GET;
+    const POST: Method = Method::POST;
+    routes
+        .add(GET, "/", ALL, get(pages::board::show_board))
+        .add(GET, "/needs-you", ALL, get(pages::board::show_needs_you))
+        .add(GET, "/search", ALL, get(pages::search::show_search))
+        .add(GET, "/services", ALL, get(pages::services::show_services))
+        .add(POST, "/services", OPERATOR, post(pages::services::create_service))
+        .add(GET, "/services/new", OPERATOR, get(pages::services::show_service_form))
+        .add(GET, "/services/{service}", ALL, get(pages::services::show_service))
+        .add(GET, "/services/{service}/edit", OPERATOR, get(pages::services::show_service_edit))
+        .add(POST, "/services/{service}/edit", OPERATOR, post(pages::services::update_service))
+        .add(POST, "/services/{service}/runs", ALL, post(pages::services::start_run))
+        .add(POST, "/services/{service}/rollback", MANAGER, post(pages::services::rollback_service))
+        .add(GET, "/services/{service}/runs/{number}", ALL, get(pages::runs::show_run))
+        .add(GET, "/services/{service}/runs/{number}/log", ALL, get(pages::runs::show_log))
+        .stream(GET, "/services/{service}/runs/{number}/events", ALL, get(pages::runs::stream_run))
+        .add(POST, "/services/{service}/runs/{number}/rerun", ALL, post(pages::runs::rerun_run))
+        .add(POST, "/services/{service}/runs/{number}/cancel", ALL, post(pages::runs::cancel_run))
+        .add(GET, "/services/{service}/approvals/{number}", ALL, get(pages::approvals::show_approval))
+        .add(POST, "/services/{service}/approvals/{number}/{verb}", ALL, post(pages::approvals::act_on_approval))
+        .add(GET, "/services/{service}/rollouts/{number}", ALL, get(pages::rollouts::show_rollout))
+        .add(POST, "/services/{service}/rollouts/{number}", MANAGER, post(pages::rollouts::steer_rollout))
+}
+
+/// The pages about people, and the mails of a server that sends none.
+#[rustfmt::skip]
+fn people_pages(routes: Routes) -> Routes {
+    const ALL: Access = Access::Role(Role::Developer);
+    const OPERATOR: Access = Access::Role(Role::Operator);
+    const ADMIN: Access = Access::Role(Role::Admin);
+    const GET: Method = Method::GET;
+    const POST: Method = Method::POST;
+    routes
+        .add(POST, "/sign-out", ALL, post(pages::session::sign_out))
+        .add(GET, "/me", ALL, get(pages::accounts::show_me))
+        .add(POST, "/me/tokens", ALL, post(pages::accounts::create_token))
+        .add(POST, "/me/tokens/{id}/revoke", ALL, post(pages::accounts::revoke_token))
+        .add(POST, "/me/password", ALL, post(pages::accounts::change_password))
+        .add(GET, "/accounts", ADMIN, get(pages::accounts::show_accounts))
+        .add(POST, "/accounts", ADMIN, post(pages::accounts::create_account))
+        .add(POST, "/accounts/{account}", ADMIN, post(pages::accounts::change_account))
+        // A mail holds a tester's code: it is for those who may read the server's folders anyway.
+        .add(GET, "/mailbox", OPERATOR, get(pages::mailbox::show_mailbox))
+        .add(GET, "/mailbox/{id}", OPERATOR, get(pages::mailbox::show_mail))
+        .add(GET, "/mailbox/{id}/html", OPERATOR, get(pages::mailbox::show_mail_html))
 }
 
 /// Services, runs, releases and rollouts, and what changes of them.
@@ -229,6 +293,7 @@ pub fn router(app: Arc<App>) -> Router {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "bad-method", detail)
         })
         .layer(limit)
+        .layer(from_fn_with_state(Arc::clone(&app), pages::errors::write_problems))
         .layer(from_fn_with_state(Arc::clone(&app), identify))
         .layer(fixed(
             "content-security-policy",

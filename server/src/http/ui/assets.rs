@@ -1,10 +1,8 @@
 //! The stylesheet, the scripts and the mark, compiled in and served with a content hash in the address, so that a browser
 //! keeps them for a year and never mixes two versions. Not here: templates.
 
-use axum::Router;
 use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
 /// One embedded file.
@@ -75,12 +73,8 @@ pub fn url(name: &str) -> String {
     format!("/assets/{}/{name}", version())
 }
 
-/// The routes of the files; they need no sign-in.
-pub fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    Router::new().route("/assets/{version}/{name}", get(get_asset))
-}
-
-async fn get_asset(Path((asked, name)): Path<(String, String)>) -> Response {
+/// Serves an asset.
+pub(in crate::http) async fn show_asset(Path((asked, name)): Path<(String, String)>) -> Response {
     let Some(asset) = ASSETS.iter().find(|asset| asset.name == name) else {
         return StatusCode::NOT_FOUND.into_response();
     };
@@ -106,6 +100,10 @@ mod tests {
 
     use super::*;
 
+    fn routes() -> axum::Router {
+        axum::Router::new().route("/assets/{version}/{name}", axum::routing::get(show_asset))
+    }
+
     const CSS_MAX_BYTES: usize = 12 * 1024;
     const JS_MAX_BYTES: usize = 15 * 1024;
 
@@ -126,7 +124,7 @@ mod tests {
             (String::from("/assets/0000000000000000/windlass.css"), "no-cache"),
         ] {
             let request = Request::get(path).body(Body::empty()).expect("a request");
-            let response = router::<()>().oneshot(request).await.expect("a response");
+            let response = routes().oneshot(request).await.expect("a response");
             assert_eq!(response.status(), StatusCode::OK);
             assert_eq!(response.headers()[header::CACHE_CONTROL], keep);
             assert_eq!(response.headers()[header::CONTENT_TYPE], "text/css; charset=utf-8");
@@ -139,7 +137,7 @@ mod tests {
     async fn an_unknown_asset_is_not_found() {
         for name in ["nothing.css", "..%2f..%2fCargo.toml"] {
             let request = Request::get(format!("/assets/x/{name}")).body(Body::empty()).expect("a request");
-            let response = router::<()>().oneshot(request).await.expect("a response");
+            let response = routes().oneshot(request).await.expect("a response");
             assert_eq!(response.status(), StatusCode::NOT_FOUND);
         }
     }

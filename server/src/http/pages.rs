@@ -1,0 +1,19 @@
+//! The pages' handlers: each calls the application, fills a view and writes it; forms answer with a redirect.
+//! Not here: how a page looks (`ui`), the routes (`router`), and what may happen (`app`).
+
+pub mod accounts;
+pub mod approvals;
+pub mod board;
+mod convert;
+pub mod errors;
+pub mod mailbox;
+pub mod rollouts;
+pub mod runs;
+pub mod search;
+pub mod services;
+pub mod session;
+#[cfg(test)]
+mod tests;
+mod visit;
+
+use visit::{Fields, Visit, page_of, see, show};
