@@ -23,7 +23,6 @@ use crate::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use pipelines::{
     approval::{Approval, ApprovalState},
-    ids::ServiceName,
     plan::Strategy,
     why::Why,
 };
