@@ -1,0 +1,287 @@
+//! The promises, as they can be seen after every step and at rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pipelines::{
+    approval::{Approval, ApprovalState},
+    effect::Effect,
+    ids::{CommitSha, Environment},
+    release::{Release, ReleaseState},
+    rollout::{Cause, Rollout, RolloutState},
+    trigger::Trigger,
+};
+
+use crate::{
+    people::ACCOUNTS,
+    sim::{Sim, Violation},
+    world::{RELEASE_REF, TESTERS},
+};
+
+/// What was seen after the step before.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    live: Option<u32>,
+    claimed: Option<u32>,
+    rollouts_seen: u32,
+    rolled_out: BTreeSet<u32>,
+}
+
+macro_rules! promise {
+    ($holds:expr, $($words:tt)+) => {
+        if !$holds {
+            return Err(Violation(format!($($words)+)));
+        }
+    };
+}
+
+fn is_approved_or_later(state: &ReleaseState) -> bool {
+    matches!(
+        state,
+        ReleaseState::Promoting
+            | ReleaseState::WaitingForRollout
+            | ReleaseState::RollingOut
+            | ReleaseState::Live
+            | ReleaseState::Retired { .. }
+            | ReleaseState::RolledBack { .. }
+    )
+}
+
+impl Sim {
+    /// What holds at every moment.
+    pub(crate) fn check(&mut self) -> Result<(), Violation> {
+        self.check_rollouts()?;
+        self.check_gateway()?;
+        self.check_containers()?;
+        for release in self.store.releases.values().filter(|release| is_approved_or_later(&release.state)) {
+            self.check_approval(release)?;
+        }
+        self.check_someone_moves_it()?;
+        self.check_test_environment()?;
+        self.check_live_order()?;
+        for (about, ids) in &self.world.mailbox {
+            promise!(ids.len() == 1, "the mail `{about}` came with {} Message-IDs", ids.len());
+        }
+        for (digest, copies) in &self.world.production_registry {
+            promise!(*copies == 1, "{} was promoted {copies} times", digest.short());
+        }
+        Ok(())
+    }
+
+    fn check_rollouts(&mut self) -> Result<(), Violation> {
+        let open: Vec<&Rollout> = self.store.rollouts.values().filter(|rollout| !rollout.state.is_final()).collect();
+        promise!(open.len() <= 1, "{} rollouts at once", open.len());
+        let running = open.first().map(|rollout| rollout.id.number);
+        promise!(running == self.store.train.rollout, "the train says {:?} runs", self.store.train.rollout);
+        while self.memory.rollouts_seen < self.store.train.last_rollout {
+            self.memory.rollouts_seen += 1;
+            let rollout = &self.store.rollouts[&self.memory.rollouts_seen];
+            if rollout.cause == Cause::Promotion {
+                let number = rollout.release.number;
+                promise!(self.memory.rolled_out.insert(number), "release {number} was rolled out twice");
+            }
+        }
+        Ok(())
+    }
+
+    fn check_gateway(&self) -> Result<(), Violation> {
+        let shares = &self.world.table.production;
+        let sum: u32 = shares.iter().map(|(_, share)| u32::from(*share)).sum();
+        promise!(sum == 100 || (sum == 0 && self.store.train.live.is_none()), "the shares sum to {sum}");
+        for (revision, _) in
+            shares.iter().chain(self.world.table.preview.as_ref().map(|preview| (preview.clone(), 0)).iter())
+        {
+            let found = self.world.containers.get(&(Environment::Production, revision.clone()));
+            promise!(found.is_some(), "traffic goes to {revision}, which has no container");
+        }
+        Ok(())
+    }
+
+    fn check_containers(&self) -> Result<(), Violation> {
+        for ((environment, revision), containers) in &self.world.containers {
+            for (replica, made) in &containers.replicas {
+                promise!(*made == 1, "replica {replica} of {revision} was made {made} times");
+            }
+            let release = self.store.releases.values().find(|release| release.revision() == *revision);
+            let Some(release) = release else { return Err(Violation(format!("{revision} is nobody's"))) };
+            promise!(release.digest == containers.digest, "{revision} runs another digest");
+            if *environment == Environment::Production {
+                promise!(
+                    self.world.production_registry.contains_key(&containers.digest),
+                    "{revision} runs what is not in the production registry"
+                );
+                self.check_approval(release)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_approval(&self, release: &Release) -> Result<(), Violation> {
+        let number = release.id.number;
+        let Some(Approval { state: ApprovalState::Approved { decision }, digest, .. }) =
+            self.store.approvals.get(&number)
+        else {
+            return Err(Violation(format!("release {number} is {} and not approved", release.state.word())));
+        };
+        promise!(*digest == release.digest, "another digest than that of release {number} was approved");
+        let may =
+            TESTERS.contains(&decision.by.as_str()) || ACCOUNTS.contains(&decision.by.as_str()) || decision.by == "dev";
+        promise!(may, "{} approved release {number}", decision.by);
+        let is_own = release.commit.author_email == decision.by
+            || (decision.by == "dev" && release.commit.author_email == "dev@example.com");
+        promise!(!is_own || self.store.service.allow_self_approval, "{} approved their own commit", decision.by);
+        Ok(())
+    }
+
+    /// Whatever is under way has an effect, or something before it, that will move it.
+    fn check_someone_moves_it(&self) -> Result<(), Violation> {
+        let train = &self.store.train;
+        let asked = |effect: Effect| self.store.effects.contains_key(&effect.key());
+        for run in self.store.runs.values().filter(|run| !run.state.is_final()) {
+            promise!(asked(Effect::ExecuteRun { run: run.id.clone() }), "nobody executes run {}", run.id);
+        }
+        for release in self.store.releases.values() {
+            let (id, number) = (release.id.clone(), release.id.number);
+            let moves = match &release.state {
+                ReleaseState::WaitingForTest { .. } => train.test_next == Some(number),
+                ReleaseState::DeployingTest => asked(Effect::DeployTest { release: id }),
+                ReleaseState::AwaitingApproval => self.store.approvals.get(&number).is_some_and(|approval| {
+                    let due_at = approval.expires_at;
+                    asked(Effect::ExpireApproval { release: id, round: approval.round, due_at })
+                }),
+                ReleaseState::Promoting => asked(Effect::Promote { release: id }),
+                ReleaseState::WaitingForRollout => train.rollout_next == Some(number) && train.rollout.is_some(),
+                ReleaseState::RollingOut => self.store.running().is_some_and(|rollout| rollout.release == id),
+                ReleaseState::Live => train.live == Some(number),
+                _ => true,
+            };
+            promise!(moves, "release {number} is {} and nothing moves it", release.state.word());
+        }
+        promise!(train.rollback_next.is_none() || train.rollout.is_some(), "a rollback waits for nothing");
+        let Some(rollout) = self.store.running() else { return Ok(()) };
+        let id = rollout.id.clone();
+        let moves = match &rollout.state {
+            RolloutState::Starting => asked(Effect::StartRevision { rollout: id }),
+            RolloutState::Shifting { .. } | RolloutState::RollingBack { .. } => {
+                asked(Effect::ApplyTraffic { rollout: id, intent: 0 })
+            }
+            RolloutState::Holding { stage, .. } => {
+                asked(Effect::Measure { rollout: id, stage: *stage, due_at: self.now })
+            }
+            RolloutState::Draining => rollout
+                .stable
+                .as_ref()
+                .is_some_and(|stable| asked(Effect::DrainRevision { rollout: id, revision: stable.revision.clone() })),
+            RolloutState::DrainingBack { .. } => {
+                asked(Effect::DrainRevision { rollout: id, revision: rollout.revision.clone() })
+            }
+            RolloutState::Completed | RolloutState::RolledBack { .. } => true,
+        };
+        promise!(moves, "rollout {} is {} and nothing moves it", rollout.id, rollout.state.word());
+        Ok(())
+    }
+
+    /// What testers are asked about is what they find, and a claim keeps it there.
+    fn check_test_environment(&mut self) -> Result<(), Violation> {
+        let open: Vec<&Release> =
+            self.store.releases.values().filter(|release| release.state == ReleaseState::AwaitingApproval).collect();
+        promise!(open.len() <= 1, "{} releases are in the test environment at once", open.len());
+        if let Some(release) = open.first() {
+            let revision = release.revision();
+            let is_there = self.world.containers.contains_key(&(Environment::Test, revision.clone()));
+            promise!(is_there, "{revision} waits for a decision and is not in the test environment");
+            let shown = &self.world.table.test;
+            promise!(*shown == Some(revision.clone()), "{revision} waits for a decision, {shown:?} is shown");
+        }
+        if let Some(number) = self.memory.claimed.take() {
+            let release = &self.store.releases[&number];
+            let approval = &self.store.approvals[&number];
+            let was_pushed_aside = matches!(release.state, ReleaseState::Superseded { .. });
+            let gave_it_up = approval.claim.is_none() || self.now >= approval.expires_at;
+            promise!(!was_pushed_aside || gave_it_up, "release {number} was claimed and pushed aside");
+        }
+        let claimed = open.first().map(|release| release.id.number);
+        let is_claimed = |number: &u32| self.store.approvals.get(number).is_some_and(|found| found.claim.is_some());
+        self.memory.claimed = claimed.filter(is_claimed);
+        Ok(())
+    }
+
+    fn check_live_order(&mut self) -> Result<(), Violation> {
+        let live = self.store.train.live;
+        if live == self.memory.live {
+            return Ok(());
+        }
+        promise!(live.is_some(), "nothing is live any more");
+        let ended = self.store.rollouts.values().rev().find(|rollout| rollout.state == RolloutState::Completed);
+        let by_rollback = ended.is_some_and(|rollout| matches!(rollout.cause, Cause::Rollback { .. }));
+        promise!(by_rollback || live > self.memory.live, "{live:?} went live after {:?}", self.memory.live);
+        self.memory.live = live;
+        Ok(())
+    }
+
+    /// What holds when nothing moves any more.
+    pub(crate) fn check_rest(&mut self) -> Result<(), Violation> {
+        let train = self.store.train.clone();
+        for key in self.store.effects.keys() {
+            promise!(key.starts_with("poll-repository/"), "{key} is still pending at rest");
+        }
+        for run in self.store.runs.values() {
+            promise!(run.state.is_final(), "run {} is {} at rest", run.id, run.state.word());
+        }
+        for release in self.store.releases.values() {
+            let word = release.state.word();
+            promise!(!release.state.is_under_way(), "release {} is {word} at rest", release.id);
+        }
+        let waiting = (train.rollout, train.rollout_next, train.test_next, &train.rollback_next);
+        promise!(waiting == (None, None, None, &None), "the train still waits: {waiting:?}");
+        self.check_newest_approved()?;
+        self.check_one_run_per_push()?;
+        let live = self.store.live().map(Release::revision);
+        let running: Vec<_> = self.containers_of(Environment::Production);
+        promise!(running == live.clone().into_iter().collect::<Vec<_>>(), "{live:?} is live, {running:?} run");
+        let replicas = self.store.live().map(|release| release.plan.deploy.replicas as usize);
+        let found = self.world.containers.iter().find(|((environment, _), _)| *environment == Environment::Production);
+        promise!(
+            found.map(|(_, containers)| containers.replicas.len()) == replicas,
+            "{replicas:?} replicas are wanted"
+        );
+        let shares: Vec<_> = live.into_iter().map(|revision| (revision, 100)).collect();
+        promise!(self.world.table.production == shares, "the gateway has {:?}", self.world.table.production);
+        // What was superseded or died on its way into the test environment goes with the next one that gets there.
+        for revision in self.containers_of(Environment::Test) {
+            let found = self.store.releases.values().find(|release| release.revision() == revision);
+            let is_old = found.is_none_or(|release| Some(release.id.number) < train.in_test);
+            promise!(!is_old, "{revision} is left in the test environment, where {:?} is", train.in_test);
+        }
+        let ends = |word: &str| self.store.rollouts.values().filter(|found| found.state.word() == word).count() as u64;
+        (self.stats.rolled_out, self.stats.rolled_back) = (ends("completed"), ends("rolled_back"));
+        Ok(())
+    }
+
+    fn containers_of(&self, environment: Environment) -> Vec<pipelines::ids::RevisionId> {
+        let of = self.world.containers.keys().filter(|(found, _)| *found == environment);
+        of.map(|(_, revision)| revision.clone()).collect()
+    }
+
+    fn check_newest_approved(&self) -> Result<(), Violation> {
+        let newest = self.store.releases.values().rev().find(|release| release.approved.is_some());
+        let Some(newest) = newest else { return Ok(()) };
+        let is_live = newest.state == ReleaseState::Live && self.store.train.live == Some(newest.id.number);
+        let went_back = matches!(newest.state, ReleaseState::RolledBack { .. });
+        promise!(is_live || went_back, "release {} is the newest approved and {}", newest.id, newest.state.word());
+        Ok(())
+    }
+
+    /// A commit is run once for each time that its ref was seen to move to it. A hook that comes late moves the ref back in
+    /// our eyes, and the next poll forth again.
+    fn check_one_run_per_push(&self) -> Result<(), Violation> {
+        let mut last: BTreeMap<&str, &CommitSha> = BTreeMap::new();
+        for run in self.store.runs.values().filter(|run| run.rerun_of.is_none()) {
+            let Trigger { git_ref, commit, .. } = &run.trigger;
+            let before = last.insert(git_ref, commit);
+            promise!(before != Some(commit), "two runs were made of one push of {commit}");
+        }
+        let (head, run) = (self.world.heads.get(RELEASE_REF), last.get(RELEASE_REF).copied());
+        promise!(run == head, "{RELEASE_REF} is at {head:?}, and {run:?} was run last");
+        Ok(())
+    }
+}

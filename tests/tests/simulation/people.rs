@@ -1,0 +1,138 @@
+//! People: who pushes, tests, decides, steers; also twice, too late, and those who may not.
+
+use pipelines::{
+    approval::{Actor, ApprovalEvent},
+    ids::Digest,
+    rollout::RolloutEvent,
+    run::RunEvent,
+    train::Event,
+    trigger::{TriggerKind, TriggerSource},
+};
+
+use crate::{
+    drivers::trigger,
+    sim::Sim,
+    store::Store,
+    world::{RELEASE_REF, TESTERS},
+};
+
+pub(crate) const ACCOUNTS: [&str; 2] = ["ann", "boss"];
+
+/// Somebody who may says yes to what they see.
+pub(crate) fn approve(store: &Store, number: u32) -> Event {
+    let digest = store.releases.get(&number).map(|release| release.digest.clone());
+    let digest = digest.unwrap_or_else(|| Digest::of(b"another page"));
+    let actor = Actor::Account { name: "boss".into(), email: "boss@example.com".into() };
+    Event::Approval { number, event: ApprovalEvent::Decided { actor, digest, approve: true, comment: String::new() } }
+}
+
+impl Sim {
+    /// A commit is pushed; its hook may come twice, or never.
+    pub(crate) fn push(&mut self) {
+        let git_ref = if self.rng.chance(85) { RELEASE_REF } else { "refs/heads/side" };
+        let Some(commit) = self.world.push(git_ref, &mut self.rng) else { return };
+        self.say(|| format!("{} is pushed to {git_ref}", commit.short()));
+        let times = match self.rng.below(10) {
+            0 => 0,
+            1 => 2,
+            _ => 1,
+        };
+        for _ in 0..times {
+            self.store.record_delivery(trigger(git_ref, &commit, TriggerSource::Hook), self.now);
+        }
+    }
+
+    /// Somebody does something.
+    pub(crate) fn press(&mut self) {
+        let waits =
+            |number| self.store.releases.get(&number).is_some_and(|found| found.state.word() == "awaiting_approval");
+        let waiting = self.store.train.testing.filter(|number| waits(*number));
+        let event = match (waiting, self.store.train.rollout) {
+            // Mostly people do what there is to do.
+            (Some(number), _) if self.rng.chance(30) => approve(&self.store, number),
+            (Some(_), _) if self.rng.chance(50) => self.approval_act(),
+            (_, Some(_)) if self.rng.chance(40) => self.rollout_act(),
+            _ => match self.rng.below(30) {
+                0..=2 => Event::Rollback { to: self.some_number(), by: "ann".into(), reason: "500s".into() },
+                3..=5 => Event::Replace { by: "ann".into() },
+                6..=9 => Event::AskAgain { number: self.some_number(), by: "ann".into() },
+                10 => {
+                    let reason = "not this one".to_owned();
+                    Event::Run { number: self.some_number(), event: RunEvent::CancelRequested { reason } }
+                }
+                11 => self.run_again(),
+                12..=14 => self.rollout_act(),
+                15..=17 => self.approval_act(),
+                _ => return,
+            },
+        };
+        self.person(&event);
+        if self.rng.chance(20) {
+            self.person(&event);
+        }
+    }
+
+    fn some_number(&mut self) -> u32 {
+        let last = u64::from(self.store.train.last_run) + 1;
+        u32::try_from(1 + self.rng.below(last)).unwrap_or(1)
+    }
+
+    fn run_again(&mut self) -> Event {
+        let number = self.some_number();
+        match self.store.runs.get(&number) {
+            Some(run) => {
+                let mut trigger = run.trigger.clone();
+                (trigger.kind, trigger.source) = (TriggerKind::Manual, TriggerSource::Person);
+                trigger.requested_by = Some("ann".into());
+                Event::Triggered { trigger, rerun_of: Some(run.id.clone()) }
+            }
+            None => Event::Replace { by: "ann".into() },
+        }
+    }
+
+    fn approval_act(&mut self) -> Event {
+        let number = match self.store.train.testing {
+            Some(testing) if self.rng.chance(85) => testing,
+            _ => self.some_number(),
+        };
+        let tester = self.rng.pick(&TESTERS).copied().unwrap_or("qa@example.com").to_owned();
+        let actor = match self.rng.below(10) {
+            0..=4 => Actor::Tester { email: tester.clone() },
+            5 => Actor::Tester { email: "eve@example.com".into() },
+            6 => Actor::Account { name: "dev".into(), email: "dev@example.com".into() },
+            _ => {
+                let name = self.rng.pick(&ACCOUNTS).copied().unwrap_or("ann");
+                Actor::Account { name: name.into(), email: format!("{name}@example.com") }
+            }
+        };
+        let known = self.store.approvals.get(&number).map(|approval| approval.digest.clone());
+        let digest = known.filter(|_| self.rng.chance(90)).unwrap_or_else(|| Digest::of(b"another page"));
+        let event = match self.rng.below(10) {
+            0 | 1 => ApprovalEvent::CodeRequested { tester },
+            2 => ApprovalEvent::WrongCode { tester },
+            3 | 4 => ApprovalEvent::Claimed { actor },
+            5 if self.rng.chance(50) => ApprovalEvent::Unclaimed { actor },
+            _ => {
+                let approve = self.rng.chance(85);
+                ApprovalEvent::Decided { actor, digest, approve, comment: "so be it".into() }
+            }
+        };
+        Event::Approval { number, event }
+    }
+
+    fn rollout_act(&mut self) -> Event {
+        let number = match self.store.train.rollout {
+            Some(running) if self.rng.chance(90) => running,
+            _ => u32::try_from(1 + self.rng.below(6)).unwrap_or(1),
+        };
+        let by = "ann".to_owned();
+        let event = match self.rng.below(10) {
+            0..=3 => RolloutEvent::Promote { by, fully: false },
+            4 => RolloutEvent::Promote { by, fully: true },
+            5 | 6 => RolloutEvent::Pause { by },
+            7 | 8 => RolloutEvent::Resume { by },
+            _ => RolloutEvent::Abort { by, reason: "looks odd".into() },
+        };
+        Event::Rollout { number, event }
+    }
+}
