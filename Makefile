@@ -15,9 +15,9 @@ bench:
 	@. scripts/path.sh && cargo build --release --locked --workspace --bins --bench '*'
 	@. scripts/path.sh && cargo bench --locked --workspace --bench '*'
 
-# Runs the long tests; WINDLASS_SOAK_MINUTES says how long.
+# Runs the long tests; WINDLASS_SOAK_MINUTES says how long each of the three takes.
 soak:
-	@. scripts/path.sh && cargo test --locked --workspace --test soak -- --nocapture
+	@scripts/soak.sh
 
 fmt:
 	@. scripts/path.sh && cargo fmt --all

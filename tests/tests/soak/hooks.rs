@@ -1,0 +1,46 @@
+//! Hooks changed at random, signed as the forge signs them, so that they get as far as they can.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{
+    Setting,
+    chance::Chance,
+    server::{Server, pull_request, push},
+};
+
+pub(crate) async fn run(setting: &Setting) -> Result<String> {
+    let mut server = Server::start().await?;
+    let mut chance = Chance::new(setting.seed);
+    let end = Instant::now() + setting.time;
+    let (mut taken, mut refused) = (0_u64, 0_u64);
+    while Instant::now() < end {
+        let (event, mut said) = match chance.below(4) {
+            0 => ("pull_request", pull_request(&server.head)),
+            _ => ("push", push(&server.head)),
+        };
+        for _ in 0..=chance.below(3) {
+            chance.change_json(&mut said);
+        }
+        let text = said.to_string();
+        let body = if chance.below(5) == 0 { chance.change_text(&text) } else { text.into_bytes() };
+        let number = taken + refused;
+        let answer = server.door.hook(event, &format!("soak-{number}"), body.clone()).await;
+        let shown = || format!("hook {number}: {}", String::from_utf8_lossy(&body[..body.len().min(2000)]));
+        match answer.with_context(shown)?.status().as_u16() {
+            202 => taken += 1,
+            400 | 413 | 422 => refused += 1,
+            other => bail!("{} was answered {other}", shown()),
+        }
+        if number % 500 == 0 {
+            server.is_well()?;
+        }
+    }
+    // What was taken is looked at afterwards: the server must survive that as well, and a restart with all of it.
+    server.is_well()?;
+    server.kill_and_restart().await?;
+    server.is_well()?;
+    ensure!(taken > 0 && refused > 0, "{taken} were taken and {refused} refused: nothing was shown");
+    Ok(format!("{} hooks, {taken} taken, {refused} refused", taken + refused))
+}
