@@ -8,8 +8,8 @@ cargo=${CARGO:-cargo}
 minutes=${WINDLASS_SOAK_MINUTES:-1}
 export WINDLASS_SOAK_MINUTES=$minutes
 # What one minute holds on two cores, roughly.
-export WINDLASS_STORE_KILLS=${WINDLASS_STORE_KILLS:-$((minutes * KILLS_PER_MINUTE))}
-export WINDLASS_SIM_SEEDS=${WINDLASS_SIM_SEEDS:-$((minutes * SEEDS_PER_MINUTE))}
+export WINDLASS_STORE_KILLS=${WINDLASS_STORE_KILLS:-$((minutes * 80))}
+export WINDLASS_SIM_SEEDS=${WINDLASS_SIM_SEEDS:-$((minutes * 4000))}
 
 failed=0
 $cargo build --quiet --locked --workspace --all-targets || exit 1

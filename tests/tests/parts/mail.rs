@@ -105,10 +105,10 @@ async fn a_wrong_password_is_an_error_that_says_so() {
     assert!(text.starts_with("the mail server does not let windlass sign in: permanent error (535)"), "{text}");
     assert!(!format!("{text}{error:?}").contains("not that one"), "{error:?}");
     // Without any login the server refuses too, and that is not about a password.
-    let error = mailer(server(&smtp, Protection::Starttls)).send(&mail("a")).await.unwrap_err();
-    assert!(matches!(&error, MailError::Refused { .. }), "{error:?}");
+    let other = mailer(server(&smtp, Protection::Starttls)).send(&mail("a")).await.unwrap_err();
+    assert!(matches!(&other, MailError::Refused { .. }), "{other:?}");
     assert!(all(&mut smtp).await.is_empty());
-    record("a wrong password of the mail server is named", Tier::RealPart, text);
+    record("a wrong password of the mail server is named", Tier::RealPart, error);
 }
 
 #[tokio::test]
