@@ -142,7 +142,23 @@ async fn find_engine() -> Option<String> {
     engine.ping().await.ok().map(|()| host)
 }
 
+/// The process of an engine that runs on this machine.
+fn running_engine() -> Option<String> {
+    let processes = std::fs::read_dir("/proc").ok()?;
+    processes.flatten().find_map(|entry| {
+        let name = std::fs::read_to_string(entry.path().join("comm")).ok()?;
+        (name.trim() == "dockerd").then(|| entry.file_name().to_string_lossy().into_owned())
+    })
+}
+
 async fn start_engine(folder: &Path) -> anyhow::Result<(String, Process)> {
+    // Two engines on one bridge give two containers the same address.
+    if let Some(pid) = running_engine() {
+        bail!(
+            "a Docker Engine runs here (process {pid}), but not where DOCKER_HOST says; \
+             set DOCKER_HOST to its socket, such as unix:///var/run/docker.sock"
+        );
+    }
     std::fs::create_dir_all(folder)?;
     let host = format!("unix://{}", folder.join("docker.sock").display());
     let mut command = Command::new("dockerd");

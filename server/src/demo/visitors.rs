@@ -14,6 +14,8 @@ use serde::Serialize;
 const PACE: Duration = Duration::from_millis(10);
 /// A request that takes longer counts as failed.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Characters that are kept of what a failed request said.
+const FAILURE_CHARS_MAX: usize = 300;
 /// The header by which the gateway marks an answer of its own.
 const OWN_ANSWER: &str = "x-windlass-gateway";
 
@@ -47,7 +49,7 @@ struct Counters {
 pub(crate) struct Visitors {
     counters: Arc<Counters>,
     stop: tokio_util::sync::CancellationToken,
-    task: tokio::task::JoinHandle<()>,
+    thread: std::thread::JoinHandle<()>,
 }
 
 impl Visitors {
@@ -59,28 +61,12 @@ impl Visitors {
         let counters = Arc::new(Counters::default());
         let stop = tokio_util::sync::CancellationToken::new();
         let (shared, stopped) = (Arc::clone(&counters), stop.clone());
-        let task = tokio::spawn(async move {
-            let mut beat = tokio::time::interval(PACE);
-            beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            let mut visits = tokio::task::JoinSet::new();
-            let mut last: Option<Instant> = None;
-            loop {
-                tokio::select! {
-                    () = stopped.cancelled() => break,
-                    _ = beat.tick() => {}
-                }
-                let now = Instant::now();
-                if let Some(last) = last.replace(now) {
-                    let gap_ms = u64::try_from((now - last).as_millis()).unwrap_or(u64::MAX);
-                    shared.gap_ms.fetch_max(gap_ms, Ordering::Relaxed);
-                }
-                let (client, url, host, counters) = (client.clone(), url.clone(), host.clone(), Arc::clone(&shared));
-                visits.spawn(async move { visit(&client, &url, &host, &counters).await });
-                while visits.try_join_next().is_some() {}
-            }
-            while visits.join_next().await.is_some() {}
-        });
-        Ok(Self { counters, stop, task })
+        // A thread of their own: visitors come at their pace, whatever else the demo has to do.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::Builder::new().name("visitors".into()).spawn(move || {
+            runtime.block_on(visit_until(stopped, client, url, host, shared));
+        })?;
+        Ok(Self { counters, stop, thread })
     }
 
     /// Waits until so many requests were answered or failed.
@@ -93,7 +79,8 @@ impl Visitors {
     /// Stops and counts.
     pub(crate) async fn stop(self) -> Requests {
         self.stop.cancel();
-        let _ = self.task.await;
+        let thread = self.thread;
+        let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         let counters = self.counters;
         Requests {
             sent: counters.sent.load(Ordering::SeqCst),
@@ -105,27 +92,57 @@ impl Visitors {
     }
 }
 
+async fn visit_until(
+    stopped: tokio_util::sync::CancellationToken,
+    client: reqwest::Client,
+    url: String,
+    host: String,
+    counters: Arc<Counters>,
+) {
+    let mut beat = tokio::time::interval(PACE);
+    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut visits = tokio::task::JoinSet::new();
+    let mut last: Option<Instant> = None;
+    loop {
+        tokio::select! {
+            () = stopped.cancelled() => break,
+            _ = beat.tick() => {}
+        }
+        let now = Instant::now();
+        if let Some(last) = last.replace(now) {
+            let gap_ms = u64::try_from((now - last).as_millis()).unwrap_or(u64::MAX);
+            counters.gap_ms.fetch_max(gap_ms, Ordering::Relaxed);
+        }
+        let (client, url, host, counters) = (client.clone(), url.clone(), host.clone(), Arc::clone(&counters));
+        visits.spawn(async move { visit(&client, &url, &host, &counters).await });
+        while visits.try_join_next().is_some() {}
+    }
+    while visits.join_next().await.is_some() {}
+}
+
 async fn visit(client: &reqwest::Client, url: &str, host: &str, counters: &Counters) {
     let was_live = counters.was_live.load(Ordering::SeqCst);
     let answer = client.get(url).header(reqwest::header::HOST, host).send().await;
     let answer = match answer {
         Ok(answer) => {
             let (status, own) = (answer.status(), answer.headers().contains_key(OWN_ANSWER));
-            answer.bytes().await.map(|_| (status, own))
+            answer.text().await.map(|text| (status, own, text))
         }
         Err(error) => Err(error),
     };
     counters.sent.fetch_add(1, Ordering::SeqCst);
     let failure = match answer {
-        Ok((status, _)) if status.is_success() => {
+        Ok((status, ..)) if status.is_success() => {
             counters.was_live.store(true, Ordering::SeqCst);
             None
         }
-        Ok((_, true)) if !was_live => {
+        Ok((_, true, _)) if !was_live => {
             counters.before.fetch_add(1, Ordering::SeqCst);
             None
         }
-        Ok((status, _)) => Some(format!("answered {status}")),
+        Ok((status, _, text)) => {
+            Some(format!("answered {status}: {}", text.chars().take(FAILURE_CHARS_MAX).collect::<String>()))
+        }
         Err(error) => Some(error.to_string()),
     };
     if let Some(failure) = failure {

@@ -65,7 +65,7 @@ impl Developer {
         let pipeline = |step: &str, production: Value| {
             json!({
                 "service": "shop",
-                "base": "dockerfile@1",
+                "base": "static-site@1",
                 "network": {"port": 8080},
                 "steps": [{"name": "check", "image": "busybox:1.36", "commands": [step]}],
                 "test": {"testers": ["tester@example.com"], "approvals": 1, "expires": "72h"},
