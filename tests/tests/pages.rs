@@ -116,7 +116,7 @@ async fn sign_in(browser: &Browser, developer: &Developer) -> Result<()> {
     browser.type_into("#name", "admin").await?;
     browser.type_into("#password", &developer.password).await?;
     browser.click("main form button").await?;
-    browser.wait_for("form[action='/sign-out']", SOON).await
+    browser.wait_for("a.me", SOON).await
 }
 
 /// The row of the service changes while nobody touches the page.

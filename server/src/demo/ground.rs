@@ -155,7 +155,7 @@ async fn start_engine(folder: &Path) -> anyhow::Result<(String, Process)> {
     // Two engines on one bridge give two containers the same address.
     if let Some(pid) = running_engine() {
         bail!(
-            "a Docker Engine runs here (process {pid}), but not where DOCKER_HOST says; \
+            "start a Docker Engine: one runs here already (process {pid}), but not where DOCKER_HOST says; \
              set DOCKER_HOST to its socket, such as unix:///var/run/docker.sock"
         );
     }
