@@ -30,7 +30,7 @@ macro_rules! effects {
 
             /// The word for it in logs, metrics and kill points.
             #[must_use]
-            pub fn word(self) -> &'static str {
+            pub const fn word(self) -> &'static str {
                 match self { $(Self::$name => $word),* }
             }
         }

@@ -32,6 +32,7 @@ use std::{
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use jiff::tz::TimeZone;
+use pipelines::effect::EffectKind;
 use serde_json::json;
 use server::gateway::{self, GatewayOptions};
 
@@ -92,6 +93,9 @@ enum Command {
         #[arg(long, env = "WINDLASS_GATEWAY_FOLDER")]
         folder: PathBuf,
     },
+    /// Print the words of all kinds of effects, one per line
+    #[command(hide = true)]
+    Effects,
     Doctor(doctor::Arguments),
     Login(login::Arguments),
     /// Forget the token on this machine
@@ -257,6 +261,7 @@ async fn act(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Account(arguments) => account::run(context, &arguments).await,
         Command::Token(arguments) => account::token(context, &arguments).await,
         Command::Lint(arguments) => lint::run(context, &arguments),
+        Command::Effects => effects(),
         Command::Schema => schema(),
         Command::Catalog(arguments) => catalog::run(context, &arguments),
         Command::Registry(arguments) => registry::run(context, &arguments).await,
@@ -268,6 +273,13 @@ async fn act(context: &Context, command: Command) -> Result<Exit, Failure> {
 /// The schema is a document of its own, so it has no wrapper in any format.
 fn schema() -> Result<Exit, Failure> {
     output::print(&format!("{:#}\n", pipelines::definition::json_schema()))?;
+    Ok(Exit::Ok)
+}
+
+/// For tests from outside: they kill the server at every kind, also at one that came later than they.
+fn effects() -> Result<Exit, Failure> {
+    let words: String = EffectKind::ALL.iter().map(|kind| format!("{}\n", kind.word())).collect();
+    output::print(&words)?;
     Ok(Exit::Ok)
 }
 

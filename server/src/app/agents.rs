@@ -4,6 +4,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use pipelines::{
+    effect::EffectKind,
     ids::{ReleaseId, RunId, RunnerName},
     journal::{Channel, Origin},
     protocol::{Job, LogLine, LogStream, PROTOCOL_VERSION, Report, RunnerRequest, ServerReply},
@@ -12,7 +13,13 @@ use pipelines::{
 };
 
 use super::{App, AppError};
-use crate::store::{Page, logs};
+use crate::{
+    crash,
+    store::{Page, logs},
+};
+
+/// The word of the effect that runners perform, for its kill points.
+const EXECUTE_RUN: &str = EffectKind::ExecuteRun.word();
 
 impl App {
     /// Answers a runner.
@@ -77,6 +84,7 @@ impl App {
         }
         let event = RunEvent::Leased { runner: runner.clone() };
         let origin = runner_origin(runner);
+        crash::point(EXECUTE_RUN, "before");
         match self.train_event(&id.service, origin, Event::Run { number: id.number, event }).await {
             Ok(_) => self.agent_job(id).map(Some),
             // Somebody else was faster, or it was cancelled.
@@ -139,7 +147,10 @@ impl App {
     }
 
     async fn agent_report(&self, runner: &RunnerName, id: &RunId, report: Report) -> Result<ServerReply, AppError> {
-        let is_last = matches!(report, Report::Succeeded { .. } | Report::Failed { .. } | Report::Cancelled);
+        let is_last = is_last(&report);
+        if is_last {
+            crash::point(EXECUTE_RUN, "answered");
+        }
         let standing = self.agent_standing(runner, id)?;
         if matches!(standing, ServerReply::NotYours) && !is_last {
             return Ok(standing);
@@ -184,6 +195,11 @@ impl App {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Whether the run is over with it.
+pub(super) fn is_last(report: &Report) -> bool {
+    matches!(report, Report::Succeeded { .. } | Report::Failed { .. } | Report::Cancelled)
 }
 
 fn stored_line(line: LogLine) -> logs::LogLine {

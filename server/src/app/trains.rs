@@ -3,19 +3,22 @@
 
 use pipelines::{
     approval::Approval,
-    effect::{Effect, PendingEffect},
+    effect::{Effect, EffectKind, PendingEffect},
     ids::{ReleaseId, RolloutId, RunId, ServiceName},
     journal::Origin,
     release::Release,
     rollout::Rollout,
-    run::Run,
+    run::{Run, RunEvent},
     service::Service,
     time::UnixMs,
     train::{Change, Event, Records, Refusal, Train, decide},
 };
 
-use super::{App, AppError};
-use crate::store::{DeliveryId, DeliveryState, SeenRef, Store, TrainChange};
+use super::{App, AppError, agents::is_last};
+use crate::{
+    crash,
+    store::{DeliveryId, DeliveryState, SeenRef, Store, TrainChange},
+};
 
 /// The store seen through changes that are decided and not stored yet.
 struct Overlay<'a> {
@@ -224,7 +227,11 @@ impl App {
         change.refs = extras.refs;
         change.service_record = extras.service;
         if let Some(key) = change.finished_effect.as_deref().and_then(|key| key.split('/').next()) {
-            crate::crash::point(key, "storing");
+            crash::point(key, "storing");
+        }
+        // A runner's effect ends with its last report.
+        if events.iter().any(ends_run) {
+            crash::point(EffectKind::ExecuteRun.word(), "storing");
         }
         let effects = self.store.train_change(change).await?;
         let for_runners =
@@ -245,6 +252,10 @@ impl App {
         let pending = self.queue.get(&effect.key())?;
         pending.last_error.map(|error| (error, pending.not_before))
     }
+}
+
+fn ends_run(event: &Event) -> bool {
+    matches!(event, Event::Run { event: RunEvent::Reported { report }, .. } if is_last(report))
 }
 
 fn changed_things(decided: &[Change], service_too: bool) -> Vec<String> {
