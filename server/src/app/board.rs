@@ -212,7 +212,8 @@ impl App {
                 row.why = self.why_of(&release, row.approval.as_ref(), row.rollout.as_ref(), &row.train)?;
             }
             (Subject::Run, _, Some(run)) => row.why = self.run_why(run)?,
-            _ => {}
+            // Nobody knows whether something was pushed to a repository that does not answer.
+            _ => row.why = row.poll_fault.clone().map_or(Why::NothingPushed, Why::Fault),
         }
         Ok(row)
     }
