@@ -5,14 +5,15 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
 
-use crate::process::{Process, Stop};
+use crate::process::{Process, Stop, pid_alive, send_signal};
 
 const STOP_WITHIN: Duration = Duration::from_secs(30);
+const POLL_EVERY: Duration = Duration::from_millis(20);
 
 /// A running `windlass`, which can be killed and started again with the same arguments.
 #[derive(Debug)]
@@ -77,6 +78,34 @@ impl Windlass {
         self.process.ready(within, probe).await.with_context(|| format!("windlass did not print {marker:?}"))
     }
 
+    /// The gateways that its lives have started and that run: they outlive it.
+    #[must_use]
+    pub fn gateways(&self) -> Vec<u32> {
+        let folder = self.dir.to_string_lossy().into_owned();
+        let is_ours = |pid: &u32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line);
+            let mut words = line.split('\0').skip(1);
+            words.next() == Some("gateway") && words.any(|word| word.starts_with(&folder))
+        };
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_ours).collect()
+    }
+
+    /// Stops the server as an operator does, and then its gateways.
+    pub fn stop(&mut self) {
+        self.process.stop();
+        let gateways = self.gateways();
+        for (within, signal) in [(STOP_WITHIN, libc::SIGTERM), (STOP_WITHIN, libc::SIGKILL)] {
+            let left = || gateways.iter().copied().filter(|pid| pid_alive(*pid) && self.gateways().contains(pid));
+            left().for_each(|pid| send_signal(pid, signal));
+            let started = Instant::now();
+            while left().next().is_some() && started.elapsed() < within {
+                std::thread::sleep(POLL_EVERY);
+            }
+        }
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) {
         self.process.kill();
@@ -90,6 +119,12 @@ impl Windlass {
         self.process.kill();
         self.process = launch(&self.dir, &self.arguments, &self.environment)?;
         Ok(())
+    }
+}
+
+impl Drop for Windlass {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
