@@ -1,0 +1,21 @@
+//! Outside tests: they play a user and know nothing of the product but addresses and credentials. Tests of one part live
+//! in parts.
+
+#[path = "e2e/api.rs"]
+mod api;
+#[path = "e2e/crash.rs"]
+mod crash;
+#[path = "e2e/inputs.rs"]
+mod inputs;
+#[path = "e2e/rollout.rs"]
+mod rollout;
+#[path = "e2e/sample.rs"]
+mod sample;
+#[path = "e2e/tester.rs"]
+mod tester;
+#[path = "e2e/train.rs"]
+mod train;
+#[path = "e2e/visitors.rs"]
+mod visitors;
+#[path = "e2e/world.rs"]
+mod world;

@@ -1,0 +1,317 @@
+//! The server is killed at every place of every kind of effect, and in the middle of steps and of an image build, while
+//! a release goes its way and visitors come. Nothing that was acknowledged is lost, nothing is done twice.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    process::Command,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use tests::{Tier, Windlass, docker::BASE_IMAGE, evidence::record, process::output, require};
+
+use crate::{
+    api::{WITHIN, text, wait_for},
+    sample::Version,
+    tester::{Tester, code_in, link_in},
+    visitors::failed,
+    world::{PARTS, World},
+};
+
+const SERVICE: &str = "anvil";
+const TESTER: &str = "qa@example.com";
+/// Before the effect acts, after the outside party answered, before the outcome is stored.
+const PLACES: [&str; 3] = ["before", "answered", "storing"];
+/// The file in which the server notes the places at which it died; it runs in the folder of the world.
+const MARKS: &str = "deaths";
+const LINES: usize = 60;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_server_is_killed_at_every_place_and_the_train_goes_on() -> Result<()> {
+    if !require(&PARTS) {
+        return Ok(());
+    }
+    let world = World::start(&[("WINDLASS_CRASH", "each"), ("WINDLASS_CRASH_MARK", MARKS)]).await?;
+    let keeper = Keeper::start(Arc::clone(&world.windlass));
+    let service = world.service(SERVICE).await?;
+    // The hook of the push is to find a server.
+    died(&world, &places_of("poll-repository")).await?;
+    let visitors = world.visitors(SERVICE, Duration::from_millis(20), 1);
+
+    service.push(&slow())?;
+    let seen = kill_while_it_runs(&world, &keeper).await?;
+    approve(&world, 1).await?;
+    let first = world.ended_rollout(SERVICE, 1).await?;
+    ensure!(first["state"] == "completed", "the first rollout did not complete: {first}");
+
+    let canary = json!({
+        "strategy": "canary",
+        "steps": [{ "weight": 50, "hold": "2s" }],
+        "judge": { "min_requests": 20 },
+    });
+    service.push(&version("2", canary))?;
+    approve(&world, 2).await?;
+    let second = world.ended_rollout(SERVICE, 2).await?;
+    ensure!(second["state"] == "completed", "the second rollout did not complete: {second}");
+
+    let mut third = version("3", json!({ "strategy": "rolling" }));
+    third.pipeline["test"]["expires"] = json!("2s");
+    service.push(&third)?;
+    let path = format!("services/{SERVICE}/releases/3");
+    let expired = |release: &Value| (release["state"] == "expired").then_some(());
+    world.api.until(&path, "the end of the approval's time", expired).await?;
+
+    died(&world, &all_places()?).await?;
+    let visits = visitors.stop()?;
+    let lives = keeper.stop()?;
+    let lost = failed(&visits);
+    ensure!(lost.is_empty(), "{} of {} requests were lost; the first: {:?}", lost.len(), visits.len(), lost[0]);
+    nothing_twice(&world).await?;
+    adopted(&world, &seen).await?;
+    let deaths = deaths(&world).len();
+    record(
+        "killed at every place of every kind of effect, the train goes on",
+        Tier::Live,
+        format!(
+            "{} kills: {deaths} at {} places of {} kinds of effects, {} by kill -9; one promotion and one rollout each, equal digests; {} requests, 0 lost",
+            lives - 1,
+            deaths,
+            all_places()?.len() / PLACES.len(),
+            lives as usize - 1 - deaths,
+            visits.len()
+        ),
+    );
+    world.all_held();
+    Ok(())
+}
+
+fn version(name: &str, production: Value) -> Version {
+    let mut version = Version::new(SERVICE, name, production);
+    version.pipeline["test"] = json!({ "testers": [TESTER] });
+    version
+}
+
+/// A version whose step and whose build take long enough to be hit.
+fn slow() -> Version {
+    let mut version = version("1", json!({ "strategy": "rolling" }));
+    let script = format!(
+        "echo \"begin $(cat /proc/sys/kernel/random/uuid)\"; i=0; \
+         while [ $i -lt {LINES} ]; do i=$((i+1)); echo \"line $i\"; sleep 0.1; done"
+    );
+    version.pipeline["steps"] = json!([{ "name": "slow", "image": BASE_IMAGE, "commands": [script] }]);
+    version.dockerfile = version.dockerfile.replace("USER ", "RUN sleep 4\nUSER ");
+    version
+}
+
+/// Starts the server again whenever it is dead, as an operating system's service manager does.
+#[derive(Debug)]
+struct Keeper {
+    windlass: Arc<Mutex<Windlass>>,
+    lives: Arc<AtomicU32>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<()>>>,
+}
+
+impl Keeper {
+    fn start(windlass: Arc<Mutex<Windlass>>) -> Self {
+        let (lives, stop) = (Arc::new(AtomicU32::new(1)), Arc::new(AtomicBool::new(false)));
+        let (kept, count, ended) = (Arc::clone(&windlass), Arc::clone(&lives), Arc::clone(&stop));
+        let thread = std::thread::spawn(move || {
+            while !ended.load(Ordering::SeqCst) {
+                let mut windlass = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                if !windlass.process().alive() {
+                    windlass.restart()?;
+                    count.fetch_add(1, Ordering::SeqCst);
+                }
+                drop(windlass);
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Ok(())
+        });
+        Self { windlass, lives, stop, thread: Some(thread) }
+    }
+
+    fn kill(&self) {
+        self.windlass.lock().unwrap_or_else(PoisonError::into_inner).kill();
+    }
+
+    /// How many lives the server had.
+    fn stop(mut self) -> Result<u32> {
+        self.end()?;
+        Ok(self.lives.load(Ordering::SeqCst))
+    }
+
+    fn end(&mut self) -> Result<()> {
+        self.stop.store(true, Ordering::SeqCst);
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        thread.join().map_err(|_| anyhow::anyhow!("the keeper panicked"))?
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        // A failed test has something better to say.
+        let _ = self.end();
+    }
+}
+
+fn places_of(kind: &str) -> BTreeSet<String> {
+    PLACES.iter().map(|place| format!("{kind}:{place}")).collect()
+}
+
+/// Every place of every kind, by the server's own words: one that is new is killed too.
+fn all_places() -> Result<BTreeSet<String>> {
+    let kinds = output(Command::new(Windlass::binary()?).arg("effects"))?;
+    ensure!(kinds.lines().count() > 5, "the server names too few kinds of effects: {kinds}");
+    Ok(kinds.lines().flat_map(places_of).collect())
+}
+
+/// Where it died so far.
+fn deaths(world: &World) -> BTreeSet<String> {
+    let noted = fs::read_to_string(world.folder().join(MARKS)).unwrap_or_default();
+    noted.lines().map(str::to_owned).collect()
+}
+
+/// Waits until it died at all of these places.
+async fn died(world: &World, places: &BTreeSet<String>) -> Result<()> {
+    let look = || async {
+        let left: Vec<_> = places.difference(&deaths(world)).cloned().collect();
+        (left.is_empty().then_some(()), left.join(", "))
+    };
+    let (found, left) = wait_for(WITHIN, look).await;
+    found.with_context(|| format!("the train did not come to these places: {left}"))
+}
+
+/// Kills twice while a step runs and once while the image is built; gives the lines of the step that were shown before.
+async fn kill_while_it_runs(world: &World, keeper: &Keeper) -> Result<BTreeMap<u64, String>> {
+    let mut seen = BTreeMap::new();
+    for enough in [LINES / 6, LINES / 2] {
+        let log = log_with(world, "slow", |lines| lines.len() >= enough).await?;
+        keeper.kill();
+        seen.extend(log);
+    }
+    log_with(world, "image", |lines| lines.values().any(|line| line.contains("sleep 4"))).await?;
+    let run = world.api.get(&format!("services/{SERVICE}/runs/1")).await?;
+    let image = run["steps"].as_array().into_iter().flatten().find(|step| step["name"] == "image");
+    ensure!(image.is_some_and(|step| step["state"] == "running"), "the build was over too soon: {run}");
+    keeper.kill();
+    Ok(seen)
+}
+
+/// Reads a step's log until it holds what is wanted.
+async fn log_with(
+    world: &World,
+    step: &str,
+    wanted: impl Fn(&BTreeMap<u64, String>) -> bool,
+) -> Result<BTreeMap<u64, String>> {
+    let path = format!("services/{SERVICE}/runs/1/steps/{step}/log?limit=1000");
+    let read = |window: &Value| {
+        let lines = window["lines"].as_array()?.iter();
+        let lines = lines.filter_map(|line| Some((line["number"].as_u64()?, line["text"].as_str()?.to_owned())));
+        Some(lines.collect()).filter(&wanted)
+    };
+    world.api.until(&path, "the log", read).await
+}
+
+/// Approves by the page of the mail's link, as often as the server's deaths make it necessary.
+async fn approve(world: &World, number: u32) -> Result<()> {
+    world.asked(SERVICE, number).await?;
+    let tester = Tester::new(TESTER);
+    let link = tester.link(&world.smtp, SERVICE, number).await?;
+    let path = format!("services/{SERVICE}/releases/{number}");
+    let began = Instant::now();
+    while world.api.get(&path).await?["state"] == "awaiting_approval" {
+        ensure!(began.elapsed() < WITHIN, "the decision does not get through");
+        let page = tester.open(&link).await?;
+        let code = tester.code(&world.smtp, &page).await?;
+        // Whether it was stored is seen above: the answer may be lost with the server.
+        if let Ok(answer) = tester.decide(&page, &code, "approve", "").await
+            && answer.status().is_client_error()
+        {
+            let release = world.api.get(&path).await?;
+            ensure!(release["state"] != "awaiting_approval", "the page refused: {}", answer.text().await?);
+        }
+    }
+    Ok(())
+}
+
+/// One promotion, one rollout, one digest everywhere, one Message-ID for each mail, no container too many.
+async fn nothing_twice(world: &World) -> Result<()> {
+    let journal = world.api.get("journal?limit=500").await?;
+    let entries = journal["items"].as_array().context("there is no journal")?;
+    for number in [1, 2] {
+        let subject = format!("release {SERVICE}/{number}");
+        let of_release = entries.iter().filter(|entry| entry["subject"] == subject.as_str());
+        let left = of_release.filter(|entry| entry["before"] == "promoting" && entry["after"] != "promoting");
+        ensure!(left.clone().count() == 1, "{subject} was promoted {} times: {journal}", left.count());
+    }
+    let rollouts = world.api.get(&format!("services/{SERVICE}/rollouts")).await?;
+    ensure!(rollouts["items"].as_array().is_some_and(|all| all.len() == 2), "not one rollout each: {rollouts}");
+    let runs = world.api.get(&format!("services/{SERVICE}/runs")).await?;
+    ensure!(runs["items"].as_array().is_some_and(|all| all.len() == 3), "not one run for each push: {runs}");
+
+    let digests = world.digests(SERVICE, 2).await?;
+    let equal = digests.test == digests.production && digests.running.iter().eq([&digests.test]);
+    ensure!(equal, "the digests differ: {digests:?}");
+    // One in production, and the one that was tested last.
+    // What a dead server left behind is swept when the next one has nothing to do.
+    let look = || async {
+        let names = world.container_names().unwrap_or_default();
+        ((names.len() == 2).then_some(()), format!("{names:?}"))
+    };
+    let (found, names) = wait_for(WITHIN, look).await;
+    found.with_context(|| format!("there are other containers than two: {names}"))?;
+
+    // What a mail is about is its code, or else its link.
+    let mails = world.smtp.messages();
+    let mut ids = BTreeMap::<String, BTreeSet<&str>>::new();
+    for mail in &mails {
+        let about = code_in(mail).or_else(|| link_in(mail)).context("a mail has neither link nor code")?;
+        ids.entry(about).or_default().insert(mail.header("message-id").context("a mail has no Message-ID")?);
+    }
+    if let Some((about, ids)) = ids.iter().find(|(_, ids)| ids.len() != 1) {
+        bail!("the mail about {about} has {} Message-IDs", ids.len());
+    }
+    let asked: BTreeSet<_> = (1..=3)
+        .flat_map(|number| Tester::new(TESTER).asked(&world.smtp, SERVICE, number))
+        .filter_map(|mail| mail.header("message-id").map(str::to_owned))
+        .collect();
+    ensure!(asked.len() == 3, "3 releases were asked about with {} Message-IDs", asked.len());
+    record(
+        "a mail that is sent again after a kill carries the same Message-ID",
+        Tier::Live,
+        format!("{} deliveries of {} mails", mails.len(), ids.len()),
+    );
+    Ok(())
+}
+
+/// The step went on in its container, its log is whole, and the build was visibly started again.
+async fn adopted(world: &World, seen: &BTreeMap<u64, String>) -> Result<()> {
+    let log = log_with(world, "slow", |lines| lines.values().any(|line| *line == format!("line {LINES}"))).await?;
+    for (number, line) in seen {
+        ensure!(log.get(number) == Some(line), "line {number} was {line:?} and is {:?}", log.get(number));
+    }
+    let begun = log.values().filter(|line| line.starts_with("begin ")).count();
+    ensure!(begun == 1, "the step began {begun} times");
+    let printed: Vec<_> = log.values().filter(|line| line.starts_with("line ")).cloned().collect();
+    let wanted: Vec<_> = (1..=LINES).map(|number| format!("line {number}")).collect();
+    ensure!(printed == wanted, "lines are missing or doubled: {printed:?}");
+    let image = log_with(world, "image", |lines| !lines.is_empty()).await?;
+    let again = image.values().find(|line| line.contains("started again"));
+    let again = again.with_context(|| format!("the log of the build does not say that it began again: {image:?}"))?;
+    let run = world.api.get(&format!("services/{SERVICE}/runs/1")).await?;
+    ensure!(text(&run, "state")? == "succeeded", "the run failed: {run}");
+    record(
+        "a running step is adopted after kill -9, no line of its log is lost, a build is started again",
+        Tier::Live,
+        format!("{LINES} lines in order over 2 kills, {} of them shown before; the build says: {again}", seen.len()),
+    );
+    Ok(())
+}
