@@ -101,8 +101,10 @@ async fn after(shutdown: &CancellationToken, time: std::time::Duration) {
 }
 
 fn private_folder(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    // It may have been made by somebody who did not think of it: it holds what opens everything else.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
 }
 
 async fn first_start(app: &App) -> anyhow::Result<()> {

@@ -153,6 +153,11 @@ impl App {
                     "the address holds a password; give it as the credential instead".into(),
                 ));
             }
+            if !is_repository_address(&url) {
+                return Err(AppError::Invalid(format!(
+                    "{url:?} is no address of a repository: write https://host/path, ssh://user@host/path or user@host:path"
+                )));
+            }
             service.repository_url = url;
         }
         match input.credential {
@@ -272,6 +277,16 @@ impl App {
     }
 }
 
+/// Whether it looks like one: what it leads to is found out by the first poll.
+fn is_repository_address(url: &str) -> bool {
+    if let Some((scheme, rest)) = url.split_once("://") {
+        let host = rest.split('/').next().unwrap_or_default();
+        return matches!(scheme, "https" | "http" | "ssh") && !host.is_empty() && rest.len() > host.len() + 1;
+    }
+    // The short form of ssh: `user@host:path`.
+    url.split_once(':').is_some_and(|(host, path)| host.contains('@') && !host.contains('/') && !path.is_empty())
+}
+
 fn place(service: &ServiceName, what: &str) -> String {
     format!("service/{service}/{what}")
 }
@@ -303,4 +318,30 @@ fn differences(before: &Service, after: &Service) -> String {
         words.push(format!("polling every {} ms", after.poll_interval_ms));
     }
     words.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_a_repository_names_a_host_and_a_path() {
+        for good in
+            ["https://git.example.com/a.git", "http://h:3000/a/b", "ssh://git@h:2222/a", "git@example.com:a/b.git"]
+        {
+            assert!(is_repository_address(good), "{good}");
+        }
+        for bad in [
+            "nonsense",
+            "https://",
+            "https://host",
+            "https://host/",
+            "file:///srv/a",
+            "ftp://h/a",
+            "host:path",
+            "a/b@c:d",
+        ] {
+            assert!(!is_repository_address(bad), "{bad}");
+        }
+    }
 }

@@ -23,8 +23,9 @@ pub(crate) struct Developer {
     pub(crate) link_path: String,
     token: String,
     repo: Repo,
-    folder: TempDir,
+    // Ends before its folder goes: it finds its gateway by a socket in there.
     _demo: Windlass,
+    folder: TempDir,
 }
 
 impl Developer {
@@ -54,8 +55,8 @@ impl Developer {
             link_path: String::new(),
             token,
             repo: Repo::clone_of(&clone)?,
-            folder,
             _demo: demo,
+            folder,
         };
         developer.fill().await?;
         Ok(developer)

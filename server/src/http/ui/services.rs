@@ -140,7 +140,9 @@ impl ServiceForm {
     }
 
     pub(super) fn polls(&self, t: &Text<'_>) -> Vec<(u64, String, bool)> {
-        POLL_CHOICES_S.into_iter().map(|s| (s, t.poll_choice(s), s == self.poll_s)).collect()
+        // What is stored stays chosen, also where it was set by other means to what the form does not offer.
+        let stored = Some(self.poll_s).filter(|stored| !POLL_CHOICES_S.contains(stored));
+        stored.into_iter().chain(POLL_CHOICES_S).map(|s| (s, t.poll_choice(s), s == self.poll_s)).collect()
     }
 }
 

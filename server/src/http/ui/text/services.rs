@@ -39,7 +39,7 @@ words! {
     credential: "Credential", "凭据";
     user_name: "User name", "用户名";
     user_hint: "for an access token, if the forge wants one", "访问令牌需要时填写";
-    token: "Access token", "访问令牌";
+    token: "Access token or private SSH key", "访问令牌或 SSH 私钥";
     token_hint: "Stored encrypted, never shown again.", "加密保存，不再显示。";
     token_kept: "One is stored. Leave it empty to keep it.", "已保存；留空则保持不变。";
     poll_every: "Look for pushes every", "轮询间隔";
@@ -171,7 +171,7 @@ impl Text<'_> {
         match kind {
             CredentialKind::None => self.either("None, it is public", "无，公开代码库"),
             CredentialKind::Token => self.either("Access token", "访问令牌"),
-            CredentialKind::SshKey => self.either("SSH key, made by Windlass", "SSH 密钥，由 Windlass 生成"),
+            CredentialKind::SshKey => self.either("SSH key", "SSH 密钥"),
         }
     }
 
