@@ -113,10 +113,10 @@ impl Developer {
         of_head(&list).and_then(|release| release["number"].as_u64()).context("a number")
     }
 
-    /// The state of a release.
-    pub(crate) async fn state_of(&self, number: u64) -> Result<String> {
-        let release = self.get(&format!("services/shop/releases/{number}")).await?;
-        Ok(release["state"].as_str().context("a state")?.to_owned())
+    /// Waits until a release is decided.
+    pub(crate) async fn decided(&self, number: u64) -> Result<()> {
+        let path = format!("services/shop/releases/{number}");
+        self.until(&path, |release| release["state"] != "awaiting_approval").await.map(drop)
     }
 
     /// Whether a release was approved by its tester, by a mailed code.
@@ -130,22 +130,24 @@ impl Developer {
     /// The path of the link that the mail of a release holds.
     pub(crate) async fn link_of(&self, number: u64) -> Result<String> {
         let part = format!("/approve/shop/{number}/");
-        let line = self.mail_line(|line| line.starts_with("http") && line.contains(&part)).await?;
+        let line = self.mail_line(number, |line| line.starts_with("http") && line.contains(&part)).await?;
         Ok(line[line.find("/approve/").context("a path")?..].to_owned())
     }
 
     /// The code that was mailed for a release.
     pub(crate) async fn code_of(&self, number: u64) -> Result<String> {
-        let _ = number;
-        self.mail_line(|line| line.len() == 6 && line.bytes().all(|b| b.is_ascii_digit())).await
+        self.mail_line(number, |line| line.len() == 6 && line.bytes().all(|b| b.is_ascii_digit())).await
     }
 
-    /// A line of the text part of a mail of the folder, newest first, once there is one.
-    async fn mail_line(&self, wanted: impl Fn(&str) -> bool) -> Result<String> {
+    /// A line of the text part of a mail about a release, newest first, once there is one.
+    async fn mail_line(&self, number: u64, wanted: impl Fn(&str) -> bool) -> Result<String> {
+        // The file's name ends in the Message-ID, which begins with service and release.
+        let about = format!("-shop.{number}.");
         let folder = self.folder.path().join("demo/mails");
         let deadline = tokio::time::Instant::now() + SOON;
         loop {
             let mut names: Vec<_> = fs::read_dir(&folder)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
+            names.retain(|file| file.to_string_lossy().contains(&about));
             names.sort();
             for file in names.iter().rev() {
                 let text = text_part(&fs::read_to_string(file).unwrap_or_default());
