@@ -24,6 +24,15 @@ use super::{
 };
 use crate::app::{App, Role};
 
+// The words of the table below.
+const GET: Method = Method::GET;
+const POST: Method = Method::POST;
+/// Everybody with an account.
+const ALL: Access = Access::Role(Role::Developer);
+const MANAGER: Access = Access::Role(Role::ReleaseManager);
+const OPERATOR: Access = Access::Role(Role::Operator);
+const ADMIN: Access = Access::Role(Role::Admin);
+
 /// A handler with its description.
 pub type Documented = UtoipaMethodRouter<Arc<App>>;
 
@@ -144,7 +153,7 @@ pub fn routes(app: Arc<App>) -> Routes {
     let routes = delivery_api(routes);
     let routes = people_api(routes);
     let text = openapi::text(&routes.description);
-    routes.add(Method::GET, openapi::PATH, Access::Public, get(async move || openapi::served(text)))
+    routes.add(GET, openapi::PATH, Access::Public, get(async move || openapi::served(text)))
 }
 
 /// What needs no account: health, hooks, the link of a mail, signing in, and what pages are made of.
@@ -152,27 +161,22 @@ fn public_routes(routes: Routes) -> Routes {
     use Access::{Proof, Public};
     let hook_limit = DefaultBodyLimit::max(routes.app.config.bounds.hook_body_bytes_max);
     routes
-        .add(Method::GET, "/healthz", Public, get(async || "ok"))
-        .add(Method::GET, "/readyz", Public, get(server::show_readiness))
-        .add(Method::GET, "/schema/windlass.json", Public, get(server::show_schema))
-        .add(Method::POST, "/hooks/{service}", Proof, post(webhooks::receive_hook).layer(hook_limit))
-        .add(Method::GET, "/assets/{version}/{name}", Public, get(assets::show_asset))
-        .add(Method::GET, "/sign-in", Public, get(pages::session::show_sign_in))
-        .add(Method::POST, "/sign-in", Public, post(pages::session::sign_in))
-        .add(Method::POST, "/settings/language", Public, post(pages::session::set_language))
-        .add(Method::POST, "/settings/theme", Public, post(pages::session::set_theme))
-        .add(Method::GET, "/approve/{service}/{number}/{token}", Proof, get(pages::approvals::show_by_link))
-        .add(Method::POST, "/approve/{service}/{number}/{token}/{verb}", Proof, post(pages::approvals::act_by_link))
+        .add(GET, "/healthz", Public, get(async || "ok"))
+        .add(GET, "/readyz", Public, get(server::show_readiness))
+        .add(GET, "/schema/windlass.json", Public, get(server::show_schema))
+        .add(POST, "/hooks/{service}", Proof, post(webhooks::receive_hook).layer(hook_limit))
+        .add(GET, "/assets/{version}/{name}", Public, get(assets::show_asset))
+        .add(GET, "/sign-in", Public, get(pages::session::show_sign_in))
+        .add(POST, "/sign-in", Public, post(pages::session::sign_in))
+        .add(POST, "/settings/language", Public, post(pages::session::set_language))
+        .add(POST, "/settings/theme", Public, post(pages::session::set_theme))
+        .add(GET, "/approve/{service}/{number}/{token}", Proof, get(pages::approvals::show_by_link))
+        .add(POST, "/approve/{service}/{number}/{token}/{verb}", Proof, post(pages::approvals::act_by_link))
 }
 
 /// The pages of services, runs, releases and rollouts.
 #[rustfmt::skip]
 fn delivery_pages(routes: Routes) -> Routes {
-    const ALL: Access = Access::Role(Role::Developer);
-    const MANAGER: Access = Access::Role(Role::ReleaseManager);
-    const OPERATOR: Access = Access::Role(Role::Operator);
-    const GET: Method = Method::GET;
-    const POST: Method = Method::POST;
     routes
         .add(GET, "/", ALL, get(pages::board::show_board))
         .add(GET, "/needs-you", ALL, get(pages::board::show_needs_you))
@@ -199,11 +203,6 @@ fn delivery_pages(routes: Routes) -> Routes {
 /// The pages about people, and the mails of a server that sends none.
 #[rustfmt::skip]
 fn people_pages(routes: Routes) -> Routes {
-    const ALL: Access = Access::Role(Role::Developer);
-    const OPERATOR: Access = Access::Role(Role::Operator);
-    const ADMIN: Access = Access::Role(Role::Admin);
-    const GET: Method = Method::GET;
-    const POST: Method = Method::POST;
     routes
         .add(POST, "/sign-out", ALL, post(pages::session::sign_out))
         .add(GET, "/me", ALL, get(pages::accounts::show_me))
@@ -222,11 +221,6 @@ fn people_pages(routes: Routes) -> Routes {
 /// Services, runs, releases and rollouts, and what changes of them.
 #[rustfmt::skip]
 fn delivery_api(routes: Routes) -> Routes {
-    const ALL: Access = Access::Role(Role::Developer);
-    const MANAGER: Access = Access::Role(Role::ReleaseManager);
-    const OPERATOR: Access = Access::Role(Role::Operator);
-    const GET: Method = Method::GET;
-    const POST: Method = Method::POST;
     routes
         .api(GET, "/api/v1/board", ALL, docs!(board::show_board))
         .api(GET, "/api/v1/services", ALL, docs!(services::list_services))
@@ -263,10 +257,6 @@ fn delivery_api(routes: Routes) -> Routes {
 /// Sign-in, accounts, tokens, the journal and the server itself.
 #[rustfmt::skip]
 fn people_api(routes: Routes) -> Routes {
-    const ALL: Access = Access::Role(Role::Developer);
-    const ADMIN: Access = Access::Role(Role::Admin);
-    const GET: Method = Method::GET;
-    const POST: Method = Method::POST;
     routes
         .api(POST, "/api/v1/login", Access::Public, docs!(login::login))
         .api(GET, "/api/v1/whoami", ALL, docs!(login::show_caller))
