@@ -10,6 +10,7 @@ pub mod journal;
 pub mod plan;
 pub mod protocol;
 pub mod release;
+pub mod repository;
 pub mod rollout;
 pub mod run;
 #[cfg(test)]

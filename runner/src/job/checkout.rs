@@ -1,12 +1,13 @@
 //! The first station: the commit in the workspace, the pipeline file read, the base config chosen.
 
 use integrations::git::{
-    CheckoutInfo, CheckoutOptions, CommitSummary, GitCredential, GitError, GitOptions, GitUrl, HostKeyPolicy,
-    changelog, checkout, fetch_commit, file_at, files_under, is_ancestor, ls_remote,
+    CheckoutInfo, CheckoutOptions, CommitSummary, GitCredential, GitError, GitOptions, HostKeyPolicy, changelog,
+    checkout, fetch_commit, file_at, files_under, is_ancestor, ls_remote,
 };
 use pipelines::definition::{Definition, PIPELINE_FOLDER, file_for, render};
 use pipelines::ids::CommitSha;
 use pipelines::protocol::{CommitChange, CommitInfo, GitAccess, Report, RunnerLink};
+use pipelines::repository::RepositoryAddress;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -78,7 +79,7 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
     async fn fetch_and_write(&self, station: &mut Station<'_, L>) -> Result<CheckedOut, Halt> {
         let trigger = &self.job.trigger;
         let git = |error: &GitError| Halt::of(error.blame(), chain(error));
-        let url = self.job.repository.url.parse::<GitUrl>().map_err(|error| git(&error))?;
+        let url = self.job.repository.url.parse::<RepositoryAddress>().map_err(|error| git(&error.into()))?;
         station.say(&format!("fetching {} of {} from {url}", trigger.commit, trigger.ref_name())).await;
         let from = &url;
         let fetched = self.retry(station, GitError::is_transient, move || self.fetch(from.clone())).await;
@@ -113,7 +114,7 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
     }
 
     /// Brings the commit into the mirror. Tells whether it is on its ref, and a host key that was learnt.
-    async fn fetch(&self, url: GitUrl) -> Result<(bool, Option<String>), GitError> {
+    async fn fetch(&self, url: RepositoryAddress) -> Result<(bool, Option<String>), GitError> {
         let trigger = self.job.trigger.clone();
         let mirror = self.mirror_dir();
         let (stop, _guard) = self.stop_when_dropped();

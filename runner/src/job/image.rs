@@ -241,8 +241,8 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
             ("windlass.base".to_owned(), base.label.clone()),
             ("windlass.inputs".to_owned(), inputs.digest.to_string()),
         ]);
-        // A password that somebody wrote into the address does not go into the image.
-        if let Ok(url) = self.job.repository.url.parse::<integrations::git::GitUrl>() {
+        // As it was read: nothing that is no address goes into the image.
+        if let Ok(url) = self.job.repository.url.parse::<pipelines::repository::RepositoryAddress>() {
             labels.insert("org.opencontainers.image.source".to_owned(), url.to_string());
         }
         // The last image of a Dockerfile is the one that the result stands on, as far as it is one of others.

@@ -25,7 +25,6 @@ mod remote;
 mod session;
 mod ssh;
 mod tree;
-mod url;
 
 use tokio_util::sync::CancellationToken;
 
@@ -36,7 +35,6 @@ pub use self::{
     history::{Changelog, CommitSummary, DiffStat, TreeFile, changelog, diff_stat, file_at, files_under, is_ancestor},
     host_key::{HostKeyPolicy, PinnedHostKeys},
     remote::{Fetched, RemoteListing, RemoteRef, fetch_commit, ls_remote},
-    url::{GitTransport, GitUrl},
 };
 
 /// Bounds, trust and cancellation of an operation on a server.

@@ -5,6 +5,7 @@ use pipelines::{
     ids::ServiceName,
     journal::Origin,
     protocol::{GitAccess, Repository, Secret},
+    repository::RepositoryAddress,
     service::{CredentialKind, Service},
     time::UnixMs,
 };
@@ -139,25 +140,9 @@ impl App {
     ) -> Result<(), AppError> {
         if let Some(url) = input.repository_url {
             let url = url.trim().to_owned();
-            if url.len() > 2_000 || url.chars().any(|c| c.is_control() || c.is_whitespace()) || url.starts_with('-') {
-                return Err(AppError::Invalid(
-                    "the repository's address is not one: write https://… or ssh://…".into(),
-                ));
-            }
-            if url.split_once("://").is_some_and(|(_, rest)| {
-                rest.split('/')
-                    .next()
-                    .is_some_and(|authority| authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':')))
-            }) {
-                return Err(AppError::Invalid(
-                    "the address holds a password; give it as the credential instead".into(),
-                ));
-            }
-            if !is_repository_address(&url) {
-                return Err(AppError::Invalid(format!(
-                    "{url:?} is no address of a repository: write https://host/path, ssh://user@host/path or user@host:path"
-                )));
-            }
+            // The words never repeat the address, which may hold a password.
+            let address = url.parse::<RepositoryAddress>();
+            address.map_err(|error| AppError::Invalid(format!("the repository's address cannot be taken: {error}")))?;
             service.repository_url = url;
         }
         match input.credential {
@@ -277,16 +262,6 @@ impl App {
     }
 }
 
-/// Whether it looks like one: what it leads to is found out by the first poll.
-fn is_repository_address(url: &str) -> bool {
-    if let Some((scheme, rest)) = url.split_once("://") {
-        let host = rest.split('/').next().unwrap_or_default();
-        return matches!(scheme, "https" | "http" | "ssh") && !host.is_empty() && rest.len() > host.len() + 1;
-    }
-    // The short form of ssh: `user@host:path`.
-    url.split_once(':').is_some_and(|(host, path)| host.contains('@') && !host.contains('/') && !path.is_empty())
-}
-
 fn place(service: &ServiceName, what: &str) -> String {
     format!("service/{service}/{what}")
 }
@@ -323,25 +298,19 @@ fn differences(before: &Service, after: &Service) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::test_app;
 
-    #[test]
-    fn an_address_of_a_repository_names_a_host_and_a_path() {
-        for good in
-            ["https://git.example.com/a.git", "http://h:3000/a/b", "ssh://git@h:2222/a", "git@example.com:a/b.git"]
+    #[tokio::test]
+    async fn an_address_with_a_credential_is_refused_in_words_that_do_not_repeat_it() {
+        let stage = test_app();
+        for address in
+            ["https://me:hunter2@host/x", "https://hunter2@host/x", "me:hunter2@host:x", "hunter2", "ftp://h/?hunter2"]
         {
-            assert!(is_repository_address(good), "{good}");
+            let input = ServiceInput { repository_url: Some(address.into()), ..ServiceInput::default() };
+            let made = stage.app.service_create("shop".parse().unwrap(), input, Origin::server()).await;
+            let said = made.unwrap_err().to_string();
+            assert!(said.contains("the repository's address") && !said.contains("hunter2"), "{said}");
         }
-        for bad in [
-            "nonsense",
-            "https://",
-            "https://host",
-            "https://host/",
-            "file:///srv/a",
-            "ftp://h/a",
-            "host:path",
-            "a/b@c:d",
-        ] {
-            assert!(!is_repository_address(bad), "{bad}");
-        }
+        assert!(stage.app.services().unwrap().is_empty());
     }
 }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use integrations::git::{GitCredential, GitOptions, GitUrl, HostKeyPolicy, RemoteListing, ls_remote};
+use integrations::git::{GitCredential, GitOptions, HostKeyPolicy, RemoteListing, ls_remote};
 use pipelines::{
     ids::ServiceName,
     protocol::{GitAccess, Repository},
+    repository::RepositoryAddress,
 };
 use secrecy::SecretString;
 
@@ -39,7 +40,10 @@ pub(super) async fn poll_repository(drivers: &Drivers, name: &ServiceName) -> Pe
 
 fn list(repository: &Repository) -> Result<RemoteListing, TryAgain> {
     let failed = |error: integrations::git::GitError| TryAgain::from_error(&error);
-    let url: GitUrl = repository.url.parse().map_err(failed)?;
+    let url: RepositoryAddress = repository
+        .url
+        .parse()
+        .map_err(|error| TryAgain(format!("the repository's address cannot be followed: {error}")))?;
     let credential = match &repository.credential {
         GitAccess::None => GitCredential::None,
         GitAccess::Token { user, token } => {

@@ -10,10 +10,13 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use integrations::git::{
-    CheckoutOptions, Fetched, GitCredential, GitError, GitOptions, GitUrl, HostKeyPolicy, KeyProblem, RemoteListing,
-    changelog, checkout, fetch_commit, is_ancestor, ls_remote,
+    CheckoutOptions, Fetched, GitCredential, GitError, GitOptions, HostKeyPolicy, KeyProblem, RemoteListing, changelog,
+    checkout, fetch_commit, is_ancestor, ls_remote,
 };
-use pipelines::ids::CommitSha;
+use pipelines::{
+    ids::CommitSha,
+    repository::{AddressError, RepositoryAddress},
+};
 use tests::{
     Fault, GitHttp, GitHttpOptions, Part, Repo, Sshd, Tier, evidence, free_port, git_http::publish, process::output,
     require,
@@ -48,7 +51,7 @@ fn options() -> GitOptions {
 }
 
 async fn list(url: &str, credential: &GitCredential, options: &GitOptions) -> Result<RemoteListing, GitError> {
-    let (url, credential, options) = (url.parse::<GitUrl>()?, credential.clone(), options.clone());
+    let (url, credential, options) = (url.parse::<RepositoryAddress>()?, credential.clone(), options.clone());
     tokio::task::spawn_blocking(move || ls_remote(&url, &credential, &options)).await.expect("listing does not panic")
 }
 
@@ -56,14 +59,14 @@ async fn list(url: &str, credential: &GitCredential, options: &GitOptions) -> Re
 #[derive(Clone)]
 struct Source {
     mirror: PathBuf,
-    url: GitUrl,
+    url: RepositoryAddress,
     credential: GitCredential,
     options: GitOptions,
 }
 
 impl Source {
     fn new(mirror: &Path, url: &str, credential: &GitCredential, options: &GitOptions) -> Result<Self> {
-        let url = GitUrl::parse_allowing_files(url)?;
+        let url = RepositoryAddress::parse_allowing_files(url)?;
         Ok(Self { mirror: mirror.to_owned(), url, credential: credential.clone(), options: options.clone() })
     }
 
@@ -611,14 +614,14 @@ fn a_folder_of_this_machine_is_a_repository_only_where_that_is_allowed() -> Resu
     let folder = tempfile::tempdir()?;
     let bare = repo.bare_copy(folder.path(), "shop.git")?;
     let text = format!("file://{}", bare.display());
-    ensure!(matches!(text.parse::<GitUrl>(), Err(GitError::Url { .. })));
-    let (url, none) = (GitUrl::parse_allowing_files(&text)?, GitCredential::None);
+    ensure!(matches!(text.parse::<RepositoryAddress>(), Err(AddressError::Folder)));
+    let (url, none) = (RepositoryAddress::parse_allowing_files(&text)?, GitCredential::None);
     let mirror = folder.path().join("mirror.git");
     let fetched = fetch_commit(&mirror, &url, &none, Some("main"), last(&ids)?, &options())?;
     ensure!(fetched.received_bytes > 60_000, "{fetched:?}");
     let listing = ls_remote(&url, &none, &options())?;
     ensure!(listing.default_branch.as_deref() == Some("main") && listing.refs.len() == 3, "{listing:?}");
-    let absent = GitUrl::parse_allowing_files("file:///nowhere/x.git")?;
+    let absent = RepositoryAddress::parse_allowing_files("file:///nowhere/x.git")?;
     let error = ls_remote(&absent, &none, &options()).unwrap_err();
     ensure!(matches!(error, GitError::NotFound { .. }), "{error:?}");
     Ok(())

@@ -3,14 +3,12 @@
 use std::sync::Arc;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use pipelines::repository::{GitTransport, RepositoryAddress};
 use russh::keys::{Algorithm, Error as KeysError, PrivateKey, decode_secret_key, ssh_key};
 use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
-use super::{
-    error::{GitError, KeyProblem},
-    url::{GitTransport, GitUrl},
-};
+use super::error::{GitError, KeyProblem};
 
 /// What opens a repository. `Debug` does not show secrets.
 #[derive(Clone, Debug, Default)]
@@ -40,7 +38,7 @@ impl GitCredential {
     ///
     /// # Errors
     /// [`GitError::Key`] and [`GitError::WrongCredential`].
-    pub fn check(&self, url: &GitUrl) -> Result<(), GitError> {
+    pub fn check(&self, url: &RepositoryAddress) -> Result<(), GitError> {
         match (self, url.transport()) {
             (Self::SshKey { .. }, GitTransport::Ssh) => self.private_key().map(drop),
             (Self::SshKey { .. }, _) => Err(GitError::WrongCredential {

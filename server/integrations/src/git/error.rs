@@ -2,20 +2,15 @@
 
 use std::{error::Error, fmt, io, path::PathBuf};
 
-use pipelines::{ids::CommitSha, protocol::Blame};
+use pipelines::{ids::CommitSha, protocol::Blame, repository::AddressError};
 
 /// Why an operation on a repository failed. No message carries a credential: what a server said is cut, cleaned of
 /// control characters and has the secret taken out before it gets here.
 #[derive(Debug, thiserror::Error)]
 pub enum GitError {
     /// The address of the repository is not one that we follow.
-    #[error("`{given}` is not a repository address: {why}")]
-    Url {
-        /// What was given, shortened and without a password.
-        given: String,
-        /// What is wrong and what to write instead.
-        why: &'static str,
-    },
+    #[error("the repository's address cannot be followed")]
+    Address(#[from] AddressError),
     /// The server asks who we are, and the service has nothing to say.
     #[error("{host} asks for a credential and none is set; add a token or an SSH key to the service")]
     AuthenticationNeeded {

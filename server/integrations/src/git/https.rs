@@ -9,6 +9,7 @@ use std::{
 
 use bytes::{Buf as _, Bytes};
 use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream};
+use pipelines::repository::http_host_and_port;
 use reqwest::{
     Certificate, Client, ClientBuilder, Response, StatusCode,
     header::{ACCEPT, CONTENT_TYPE, LOCATION},
@@ -17,7 +18,7 @@ use reqwest::{
 use secrecy::ExposeSecret as _;
 use url::Url;
 
-use super::{credential::GitCredential, error::GitError, session::Session, url::http_host_and_port};
+use super::{credential::GitCredential, error::GitError, session::Session};
 
 /// Some forges answer git only to a client that calls itself git.
 const USER_AGENT: &str = concat!("git/2.0 (windlass ", env!("CARGO_PKG_VERSION"), ")");

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use git2::{AutotagOption, Direction, FetchOptions, Oid, Reference, Remote, RemoteCallbacks, Repository};
-use pipelines::ids::CommitSha;
+use pipelines::{ids::CommitSha, repository::RepositoryAddress};
 use sha2::{Digest as _, Sha256};
 
-use super::{GitOptions, credential::GitCredential, error::GitError, mirror, session::Session, url::GitUrl};
+use super::{GitOptions, credential::GitCredential, error::GitError, mirror, session::Session};
 
 /// The end of the name under which a server shows what an annotated tag points to.
 const PEELED: &str = "^{}";
@@ -70,7 +70,11 @@ pub struct Fetched {
 ///
 /// # Errors
 /// All of [`GitError`] that concern addresses, servers and credentials.
-pub fn ls_remote(url: &GitUrl, credential: &GitCredential, options: &GitOptions) -> Result<RemoteListing, GitError> {
+pub fn ls_remote(
+    url: &RepositoryAddress,
+    credential: &GitCredential,
+    options: &GitOptions,
+) -> Result<RemoteListing, GitError> {
     let session = Session::new(url, credential, options, options.max_refs_bytes, "the list of refs")?;
     let heads = session.run(|| {
         let mut remote = Remote::create_detached(session.remote_url())?;
@@ -97,7 +101,7 @@ pub fn ls_remote(url: &GitUrl, credential: &GitCredential, options: &GitOptions)
 /// [`GitError::TooLarge`] for a pack over the limit.
 pub fn fetch_commit(
     mirror_dir: &Path,
-    url: &GitUrl,
+    url: &RepositoryAddress,
     credential: &GitCredential,
     reference: Option<&str>,
     commit: &CommitSha,

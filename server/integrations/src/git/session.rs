@@ -13,6 +13,7 @@ use std::{
 };
 
 use git2::{ConfigLevel, ErrorClass, ErrorCode, transport};
+use pipelines::repository::{GitTransport, RepositoryAddress};
 
 use super::{
     GitOptions,
@@ -20,7 +21,6 @@ use super::{
     error::{GitError, Said},
     https::HttpTransport,
     ssh::SshTransport,
-    url::{GitTransport, GitUrl},
 };
 
 /// Addresses of our own, so that libgit2 neither takes its built-in HTTP client nor rewrites what we connect to.
@@ -30,7 +30,7 @@ const SSH_SCHEME: &str = "windlass-ssh";
 /// What a transport needs to know. libgit2 hands a transport no credentials and takes no typed error from it: both
 /// travel here, beside it, in a thread-local that lives as long as the operation.
 pub(super) struct Session {
-    pub(super) url: GitUrl,
+    pub(super) url: RepositoryAddress,
     pub(super) credential: GitCredential,
     pub(super) options: GitOptions,
     /// Current-thread: the connection moves only while the operation waits for it, and ends with it.
@@ -50,7 +50,7 @@ thread_local! {
 
 impl Session {
     pub(super) fn new(
-        url: &GitUrl,
+        url: &RepositoryAddress,
         credential: &GitCredential,
         options: &GitOptions,
         budget_bytes: u64,

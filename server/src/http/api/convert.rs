@@ -10,6 +10,7 @@ use pipelines::{
     journal::{Channel, Entry},
     protocol::{Blame, StepOutcome},
     release::{Release, ReleaseState},
+    repository::shown,
     rollout::{
         Cause, Pause, Rollout, RolloutState, Sample,
         judge::{Judgement, RevisionStats},
@@ -74,7 +75,7 @@ pub(super) fn service(app: &App, service: &Service) -> Result<model::Service, Ap
     let (credential_at, hook_at) = app.service_secret_ages(&service.name)?;
     Ok(model::Service {
         name: service.name.to_string(),
-        repository_url: service.repository_url.clone(),
+        repository_url: shown(&service.repository_url),
         credential: match service.credential {
             CredentialKind::None => model::CredentialKind::None,
             CredentialKind::Token => model::CredentialKind::Token,

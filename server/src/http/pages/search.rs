@@ -1,6 +1,7 @@
 //! What a search found.
 
 use axum::response::Response;
+use pipelines::repository::shown;
 use serde::Deserialize;
 
 use super::{
@@ -46,7 +47,7 @@ fn hit(visit: &Visit, found: &Found) -> Result<Hit, AppError> {
         Found::Service(name) => Hit {
             kind: HitKind::Service,
             title: name.to_string(),
-            detail: shown_url(&visit.app.service(name)?.repository_url),
+            detail: shown_url(&shown(&visit.app.service(name)?.repository_url)),
             href: links::service(name.as_str()),
             at_ms: None,
         },

@@ -9,6 +9,7 @@ use pipelines::{
     ids::{ReleaseId, RolloutId, RunId, SERVICE_NAME_MAX_CHARS, ServiceName},
     protocol::Secret,
     release::{Release, ReleaseState},
+    repository::{GitTransport, RepositoryAddress, shown},
     rollout::Rollout,
     service::{CredentialKind as StoredKind, Service},
     time::UnixMs,
@@ -81,7 +82,7 @@ fn line(app: &App, service: &Service) -> Result<ServiceLine, AppError> {
     let pushed = runs.iter().find(|run| run.trigger.source != TriggerSource::Person);
     Ok(ServiceLine {
         name: service.name.to_string(),
-        repository: convert::without_user(&service.repository_url),
+        repository: shown(&service.repository_url),
         live: live.map(|live| (version(&live), page_ms(live.live_at.unwrap_or(live.changed_at)))),
         pushed_at_ms: pushed.map(|run| page_ms(run.created_at)),
         error: app.poll_fault(&service.name).map(|fault| fault.error),
@@ -134,7 +135,7 @@ pub(in crate::http) async fn show_service_edit(visit: Visit, OfService(name): Of
     let service = visit.app.service(&name)?;
     let form = ServiceForm {
         editing: Some(name.to_string()),
-        repository: convert::without_user(&service.repository_url),
+        repository: shown(&service.repository_url),
         name: name.to_string(),
         branch: service.release_branch.clone().unwrap_or_default(),
         credential: page_kind(service.credential),
@@ -165,7 +166,7 @@ pub(in crate::http) async fn update_service(
     let secret = (!form.allow_unsigned && secret_set_at.is_none()).then(|| random_text(HOOK_SECRET_BYTES));
     // With a secret a hook must be signed: who allows unsigned ones from now on gives it up.
     let gives_up = form.allow_unsigned && !service.allow_unsigned_hooks;
-    let is_same_address = form.repository == convert::without_user(&service.repository_url);
+    let is_same_address = form.repository == shown(&service.repository_url);
     let is_same_poll = form.poll_s == service.poll_interval_ms / 1_000;
     let input = ServiceInput {
         repository_url: (!is_same_address).then(|| form.repository.clone()),
@@ -374,7 +375,7 @@ fn read_form(fields: &Fields, stored: Option<&Service>) -> Result<(ServiceForm, 
         }
     };
     if let Some(problem) = convert::repository_problem(&form.repository) {
-        form.repository = convert::without_password(&form.repository);
+        form.repository = shown(&form.repository);
         form.problems.push((ServiceField::Repository, problem));
     }
     if stored.is_none() {
@@ -405,11 +406,15 @@ fn credential_of(
     stored: Option<&Service>,
 ) -> Result<Option<NewCredential>, FieldProblem> {
     let is_stored = stored.is_some_and(|service| page_kind(service.credential) == form.credential);
-    let is_http = form.repository.split_once("://").is_some_and(|(scheme, _)| convert::is_http(scheme));
+    let transport = form.repository.parse::<RepositoryAddress>().map(|address| address.transport());
     let cannot = |answer: &str| Err(FieldProblem::Unreachable { answer: answer.to_owned() });
-    match form.credential {
-        CredentialKind::Token if !is_http => return cannot("an ssh address needs an SSH key, not a token"),
-        CredentialKind::SshKey if is_http => return cannot("an SSH key opens ssh addresses only; use a token"),
+    match (form.credential, transport) {
+        (CredentialKind::Token, Ok(GitTransport::Ssh)) => {
+            return cannot("an ssh address needs an SSH key, not a token");
+        }
+        (CredentialKind::SshKey, Ok(GitTransport::Http | GitTransport::Https)) => {
+            return cannot("an SSH key opens ssh addresses only; use a token");
+        }
         _ => {}
     }
     if let Some(problem) = too_long(secret.expose(), SECRET_CHARS_MAX).or_else(|| too_long(&form.user, WORD_CHARS_MAX))

@@ -7,13 +7,13 @@ use pipelines::{
     ids::ServiceName,
     protocol::Secret,
     release::{Release, ReleaseState},
+    repository::{ADDRESS_BYTES_MAX, AddressError, RepositoryAddress, shown},
     rollout::{Rollout, RolloutState},
     service::Service,
     time::UnixMs,
     train::Train,
     why::{BackCause, Why},
 };
-use url::Url;
 use zeroize::Zeroizing;
 
 use super::{page_ms, plan, shown_url, span, strategy, version};
@@ -33,26 +33,12 @@ use crate::{
 const FORGES: &str = "GitHub, Gitea, Forgejo";
 /// What the services run on.
 const ENGINE: &str = "docker";
-/// Characters of a repository's address.
-const REPOSITORY_CHARS_MAX: usize = 500;
 /// Characters of a line of a key.
 const KEY_LINE_CHARS: usize = 64;
 
-/// A repository's address without the user of an http address: some forges put a token there.
-pub(in crate::http::pages) fn without_user(url: &str) -> String {
-    match url.split_once("://") {
-        Some((scheme, rest)) if is_http(scheme) => {
-            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-            let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-            format!("{scheme}://{host}{path}")
-        }
-        _ => url.to_owned(),
-    }
-}
-
 /// A repository's address where it stands in a sentence.
 pub(in crate::http::pages) fn repository(service: &Service) -> String {
-    shown_url(&without_user(&service.repository_url))
+    shown_url(&shown(&service.repository_url))
 }
 
 /// The base config with its version.
@@ -303,54 +289,14 @@ pub(in crate::http::pages) fn too_long(text: &str, chars_max: usize) -> Option<F
     (text.chars().count() > chars_max).then_some(FieldProblem::TooLong { max_chars: chars_max as u64 })
 }
 
-/// Whether it is one of HTTP's schemes.
-pub(in crate::http::pages) fn is_http(scheme: &str) -> bool {
-    scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
-}
-
-/// What is wrong with a repository's address. Git is spoken to under http, https, ssh, and `user@host:path`.
+/// What is wrong with a repository's address.
 pub(in crate::http::pages) fn repository_problem(text: &str) -> Option<FieldProblem> {
-    if text.is_empty() {
-        return Some(FieldProblem::Required);
-    }
-    if let Some(problem) = too_long(text, REPOSITORY_CHARS_MAX) {
-        return Some(problem);
-    }
-    let is_plain = |c: char| !c.is_control() && !c.is_whitespace() && c != '\\';
-    if text.starts_with('-') || !text.chars().all(is_plain) {
-        return Some(FieldProblem::NotAnAddress);
-    }
-    let Some((scheme, _)) = text.split_once("://") else {
-        let Some((authority, path)) = text.split_once(':') else { return Some(FieldProblem::NotAnAddress) };
-        if path.split_once('@').is_some_and(|(_, after)| after.contains(':')) {
-            return Some(FieldProblem::CredentialInAddress);
-        }
-        let is_good = !authority.is_empty()
-            && !authority.contains('/')
-            && !path.starts_with([':', '-'])
-            && !path.trim_matches('/').is_empty();
-        return (!is_good).then_some(FieldProblem::NotAnAddress);
-    };
-    let Ok(url) = Url::parse(text) else { return Some(FieldProblem::NotAnAddress) };
-    // A user alone in an http address is most often a token that was pasted there.
-    if url.password().is_some() || (is_http(scheme) && !url.username().is_empty()) {
-        return Some(FieldProblem::CredentialInAddress);
-    }
-    let is_known = is_http(scheme) || matches!(scheme.to_ascii_lowercase().as_str(), "ssh" | "git+ssh" | "ssh+git");
-    let is_good = is_known
-        && url.host_str().is_some_and(|host| !host.is_empty())
-        && !url.path().trim_matches('/').is_empty()
-        && url.query().is_none()
-        && url.fragment().is_none();
-    (!is_good).then_some(FieldProblem::NotAnAddress)
-}
-
-/// A wrong address without what may be a password. The last `@`, because a password may hold `/` and `@`.
-pub(in crate::http::pages) fn without_password(text: &str) -> String {
-    let (scheme, rest) = text.split_at(text.find("://").map_or(0, |at| at + 3));
-    match rest.rsplit_once('@') {
-        Some((before, host)) if !scheme.is_empty() || before.contains(':') => format!("{scheme}{host}"),
-        _ => text.to_owned(),
+    match text.parse::<RepositoryAddress>() {
+        Ok(_) => None,
+        Err(AddressError::Empty) => Some(FieldProblem::Required),
+        Err(AddressError::TooLong) => Some(FieldProblem::TooLong { max_chars: ADDRESS_BYTES_MAX as u64 }),
+        Err(AddressError::Credential) => Some(FieldProblem::CredentialInAddress),
+        Err(_) => Some(FieldProblem::NotAnAddress),
     }
 }
 
@@ -425,27 +371,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_taken_or_said_to_be_wrong_and_never_repeats_a_password() {
-        for good in [
-            "https://git.example.com/shop/checkout.git",
-            "http://127.0.0.1:3000/shop/checkout",
-            "ssh://git@git.example.com:2222/shop/checkout.git",
-            "git@git.example.com:shop/checkout.git",
+    fn an_address_is_taken_or_its_field_says_what_is_wrong() {
+        for (text, problem) in [
+            ("https://git.example.com/shop/checkout.git", None),
+            ("git@git.example.com:shop/checkout.git", None),
+            ("", Some(FieldProblem::Required)),
+            ("https://hunter2@host/x", Some(FieldProblem::CredentialInAddress)),
+            ("host:path", Some(FieldProblem::NotAnAddress)),
+            (&format!("https://host/{}", "x".repeat(2_048)), Some(FieldProblem::TooLong { max_chars: 2_048 })),
         ] {
-            assert_eq!(repository_problem(good), None, "{good}");
+            assert_eq!(repository_problem(text), problem, "{text}");
         }
-        for bad in ["/srv/x", "file:///srv/x", "https://host", "-x@host:path", "https://host/x?y=1", "a b", "ext::sh"] {
-            assert_eq!(repository_problem(bad), Some(FieldProblem::NotAnAddress), "{bad}");
-        }
-        for secret in
-            ["https://me:hunter2@host/x", "https://hunter2@host/x", "ssh://me:hunter2@host/x", "me:hunter2@h:x"]
-        {
-            assert_eq!(repository_problem(secret), Some(FieldProblem::CredentialInAddress), "{secret}");
-            assert!(!without_password(secret).contains("hunter2"), "{secret}");
-        }
-        assert!(!without_password("https://me:a/hunter2@host/x").contains("hunter2"));
-        assert_eq!(without_user("https://token@host/a@b"), "https://host/a@b");
-        assert_eq!(without_user("git@host:a"), "git@host:a");
     }
 
     /// A key in OpenSSH's format as far as it is in clear, on one line as a field leaves it.

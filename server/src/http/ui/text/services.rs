@@ -188,8 +188,8 @@ impl Text<'_> {
                 (String::from("This is not an address over https or ssh."), String::from("不是 https 或 ssh 地址。"))
             }
             Problem::CredentialInAddress => (
-                String::from("Leave the password out of the address; enter it as a credential."),
-                String::from("地址中请勿包含密码，请在凭据中填写。"),
+                String::from("Leave user, password and token out of the address; enter them as the credential."),
+                String::from("地址中请勿包含用户名、密码或令牌，请在凭据中填写。"),
             ),
             Problem::UnsupportedKey => (
                 String::from("Only Ed25519 and ECDSA keys are accepted."),
