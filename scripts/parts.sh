@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs and builds the real parts that the tests use: `make parts`, or `scripts/parts.sh [PART…]`.
-# Parts: debian base axe cargo-deny helm gitea, and bench for `make bench`. What is there already is left alone, so a
-# second call takes a second.
+# Parts: debian base axe cargo-deny helm gitea, and bench for `make bench`, cargo-mutants for `make mutants`.
+# What is there already is left alone, so a second call takes a second.
 # What takes minutes to build goes, keyed by version, into WINDLASS_PARTS_DIR (default ~/.cache/windlass-parts).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,6 +11,7 @@ PARTS_DIR=${WINDLASS_PARTS_DIR:-$HOME/.cache/windlass-parts}
 GITEA_VERSION=1.26.0
 AXE_VERSION=4.14.1
 CARGO_DENY_VERSION=0.20.2
+CARGO_MUTANTS_VERSION=27.1.0
 HELM_VERSION=3.21.4
 
 mkdir -p "$PARTS_DIR"
@@ -165,15 +166,19 @@ helm() {
     rmdir "$home.new"
 }
 
-cargo_deny() {
-    local home="$PARTS_DIR/cargo-deny-$CARGO_DENY_VERSION"
-    if [ -x "$home/bin/cargo-deny" ]; then say "cargo-deny: $CARGO_DENY_VERSION is there"; return; fi
-    command -v "${CARGO:-cargo}" >/dev/null || { lack cargo-deny "cargo is not on PATH: https://rustup.rs"; return; }
-    say "cargo-deny: building $CARGO_DENY_VERSION, once, about 2 minutes"
+cargo_deny() { cargo_tool cargo-deny "$CARGO_DENY_VERSION"; }
+cargo_mutants() { cargo_tool cargo-mutants "$CARGO_MUTANTS_VERSION"; }
+
+# Builds the tool $1 of version $2 from crates.io.
+cargo_tool() {
+    local name=$1 version=$2 home="$PARTS_DIR/$1-$2"
+    if [ -x "$home/bin/$name" ]; then say "$name: $version is there"; return; fi
+    command -v "${CARGO:-cargo}" >/dev/null || { lack "$name" "cargo is not on PATH: https://rustup.rs"; return; }
+    say "$name: building $version, once, about 2 minutes"
     # Unoptimised: it runs for a second, and an optimised build takes longer than it ever saves.
     if ! (cd "$PARTS_DIR" && CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_TARGET_DIR="$home/target" \
-        "${CARGO:-cargo}" install --quiet --locked --root "$home" "cargo-deny@$CARGO_DENY_VERSION"); then
-        lack cargo-deny "cargo install failed"
+        "${CARGO:-cargo}" install --quiet --locked --root "$home" "$name@$version"); then
+        lack "$name" "cargo install failed"
         return
     fi
     rm -rf "$home/target"
@@ -185,7 +190,8 @@ for part in "$@"; do
     case $part in
     debian | bench | gitea | axe | base | helm) "$part" ;;
     cargo-deny) cargo_deny ;;
-    *) say "no part is called $part; there are: debian base axe cargo-deny helm gitea bench"; exit 2 ;;
+    cargo-mutants) cargo_mutants ;;
+    *) say "no part is called $part; there are: debian base axe cargo-deny helm gitea, bench and cargo-mutants"; exit 2 ;;
     esac
     took=$((SECONDS - started))
     [ $took -lt 2 ] || say "$part: took $took s"

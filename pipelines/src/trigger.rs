@@ -105,3 +105,38 @@ impl Trigger {
         }
     }
 }
+
+/// A ref as it was last seen, with the commits that it was seen at before: a hook that comes late is known by them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenRef {
+    /// Where it is.
+    pub commit: CommitSha,
+    /// Where it was, newest first, at most [`SEEN_COMMITS_MAX`].
+    pub before: Vec<CommitSha>,
+}
+
+/// Earlier commits that are remembered per ref.
+pub const SEEN_COMMITS_MAX: usize = 20;
+
+impl SeenRef {
+    /// A ref seen for the first time.
+    #[must_use]
+    pub fn first(commit: CommitSha) -> Self {
+        Self { commit, before: Vec::new() }
+    }
+
+    /// The ref after it moved to `commit`.
+    #[must_use]
+    pub fn moved(&self, commit: CommitSha) -> Self {
+        let mut before = vec![self.commit.clone()];
+        before.extend(self.before.iter().filter(|old| **old != self.commit).cloned());
+        before.truncate(SEEN_COMMITS_MAX);
+        Self { commit, before }
+    }
+
+    /// Whether it was seen at `commit`, now or before.
+    #[must_use]
+    pub fn knows(&self, commit: &CommitSha) -> bool {
+        self.commit == *commit || self.before.contains(commit)
+    }
+}

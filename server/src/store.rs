@@ -22,9 +22,8 @@ use pipelines::{
     train::{Change, Train},
 };
 
-pub use records::{
-    Account, Delivery, DeliveryId, DeliveryState, NewDelivery, Role, SealedSecrets, SeenRef, Session, Token,
-};
+pub use pipelines::trigger::SeenRef;
+pub use records::{Account, Delivery, DeliveryId, DeliveryState, NewDelivery, Role, SealedSecrets, Session, Token};
 
 /// Why the store could not do it.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -1,33 +1,20 @@
-//! The simulation of a train: chance decides what happens next, the server dies at every kind of effect and place, and
-//! the promises are checked after every step. A seed gives the same life again. `WINDLASS_SIM_SEEDS` is how many lives
-//! are lived, `WINDLASS_SIM_SEED` lives one of them and prints what happened. Not here: real parts (`crash`).
+//! The simulation of a train (the crate `simulation`), lived ten thousand times on all cores, and each safeguard taken
+//! away in turn. `WINDLASS_SIM_SEEDS` is how many lives are lived, `WINDLASS_SIM_SEED` lives one of them and prints what
+//! happened. Not here: the million of `make soak`, real parts.
 
-#[path = "simulation/drivers.rs"]
-mod drivers;
-#[path = "simulation/invariants.rs"]
-mod invariants;
-#[path = "simulation/people.rs"]
-mod people;
-#[path = "simulation/rng.rs"]
-mod rng;
-#[path = "simulation/runner.rs"]
-mod runner;
-#[path = "simulation/sim.rs"]
-mod sim;
-#[path = "simulation/store.rs"]
-mod store;
-#[path = "simulation/world.rs"]
-mod world;
-
-use std::{collections::BTreeMap, env};
+use std::{
+    collections::BTreeMap,
+    env,
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+};
 
 use pipelines::effect::EffectKind;
+use simulation::{Point, Safeguards, Sim, Stats};
 use tests::evidence::{Tier, record};
 
-use sim::{Point, Safeguards, Sim, Stats};
-
 /// Lives that are lived unless the environment says otherwise.
-const SEEDS: u64 = 2_000;
+const SEEDS: u64 = 10_000;
 /// Lives within which a missing safeguard must show.
 const SEEDS_WITHOUT: u64 = 1_000;
 
@@ -48,18 +35,33 @@ fn story(seed: u64, safe: Safeguards) -> String {
     )
 }
 
-fn add(all: &mut Stats, one: Stats) {
-    all.steps += one.steps;
-    all.taken += one.taken;
-    all.refused += one.refused;
-    all.rolled_out += one.rolled_out;
-    all.rolled_back += one.rolled_back;
-    all.requests += one.requests;
-    for (point, count) in one.kills {
-        *all.kills.entry(point).or_default() += count;
-    }
-    for (kind, count) in one.performed {
-        *all.performed.entry(kind).or_default() += count;
+/// Lives all seeds on all cores; the lowest seed that broke a promise.
+fn live_all(seeds: u64) -> Result<Stats, u64> {
+    let (next, broken) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
+    let cores = thread::available_parallelism().map_or(2, usize::from);
+    let all = thread::scope(|scope| {
+        let live_some = || {
+            let mut seen = Stats::default();
+            loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= seeds || broken.load(Ordering::Relaxed) < seed {
+                    return seen;
+                }
+                match Sim::live(seed, Safeguards::ALL_ON, false) {
+                    Ok(stats) => seen.add(stats),
+                    Err(_) => drop(broken.fetch_min(seed, Ordering::Relaxed)),
+                }
+            }
+        };
+        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(live_some)).collect();
+        workers.into_iter().fold(Stats::default(), |mut all, worker| {
+            all.add(worker.join().expect("a life panicked"));
+            all
+        })
+    });
+    match broken.into_inner() {
+        u64::MAX => Ok(all),
+        seed => Err(seed),
     }
 }
 
@@ -70,13 +72,7 @@ fn every_promise_holds_whatever_happens_and_whenever_the_server_dies() {
         return;
     }
     let seeds = number("WINDLASS_SIM_SEEDS").unwrap_or(SEEDS);
-    let mut all = Stats::default();
-    for seed in 0..seeds {
-        match Sim::live(seed, Safeguards::ALL_ON, false) {
-            Ok(stats) => add(&mut all, stats),
-            Err(_) => panic!("{}", story(seed, Safeguards::ALL_ON)),
-        }
-    }
+    let all = live_all(seeds).unwrap_or_else(|seed| panic!("{}", story(seed, Safeguards::ALL_ON)));
     let performed: BTreeMap<&str, u64> = all.performed.iter().map(|(kind, count)| (kind.word(), *count)).collect();
     println!("{seeds} lives, {} steps, {} acts of people taken, {} refused", all.steps, all.taken, all.refused);
     println!("{} rolled out, {} rolled back, performed: {performed:?}", all.rolled_out, all.rolled_back);

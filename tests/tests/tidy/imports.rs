@@ -8,7 +8,8 @@ use ::tests::parts::checkout;
 use crate::source::{Finding, Source};
 
 /// Folder of a crate, its name, the crates of ours that it may import.
-const CRATES: [(&str, &str, &[&str]); 6] = [
+const CRATES: [(&str, &str, &[&str]); 7] = [
+    ("tests/simulation/", "simulation", &["pipelines"]),
     ("server/integrations/", "integrations", &["pipelines"]),
     ("pipelines/", "pipelines", &[]),
     ("charts/", "charts", &["pipelines"]),

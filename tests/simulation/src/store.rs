@@ -13,9 +13,8 @@ use pipelines::{
     service::Service,
     time::UnixMs,
     train::{Change, Event, Records, Refusal, Train, decide},
-    trigger::Trigger,
+    trigger::{SeenRef, Trigger},
 };
-use server::store::SeenRef;
 
 /// What one input stores beside its events.
 #[derive(Clone, Debug, Default)]

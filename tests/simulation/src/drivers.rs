@@ -8,9 +8,8 @@ use pipelines::{
     release::{Release, ReleaseEvent, ReleaseState},
     rollout::{Rollout, RolloutEvent, RolloutState},
     train::{Event, production_traffic},
-    trigger::{Trigger, TriggerKind, TriggerSource},
+    trigger::{SeenRef, Trigger, TriggerKind, TriggerSource},
 };
-use server::store::SeenRef;
 
 use crate::{
     sim::{Sim, Violation},

@@ -25,39 +25,47 @@ use crate::{
 
 /// A promise that was broken.
 #[derive(Clone, Debug)]
-pub(crate) struct Violation(pub(crate) String);
+pub struct Violation(
+    /// In words.
+    pub String,
+);
 
 /// Where the process dies: as in `server::crash`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Point {
+pub enum Point {
+    /// Before the effect is begun.
     Before,
+    /// The world has answered, and nobody has written it down.
     Answered,
+    /// In the middle of writing it down.
     Storing,
 }
 
 impl Point {
-    pub(crate) const ALL: [Self; 3] = [Self::Before, Self::Answered, Self::Storing];
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Before, Self::Answered, Self::Storing];
 }
 
 /// What keeps the promises; each can be taken away to see that it is needed.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Safeguards {
+pub struct Safeguards {
     /// A mail sent again has the same Message-ID.
-    pub(crate) same_mail_id: bool,
+    pub same_mail_id: bool,
     /// Whoever acts looks first what is there already.
-    pub(crate) looks_first: bool,
+    pub looks_first: bool,
     /// An outcome counts only for the asking it belongs to.
-    pub(crate) asked_by: bool,
+    pub asked_by: bool,
     /// A revision finishes what it has before it is removed.
-    pub(crate) drains: bool,
+    pub drains: bool,
     /// A lane is performed one by one.
-    pub(crate) lanes: bool,
+    pub lanes: bool,
     /// What follows from an outcome is stored together with its end.
-    pub(crate) one_transaction: bool,
+    pub one_transaction: bool,
 }
 
 impl Safeguards {
-    pub(crate) const ALL_ON: Self = Self {
+    /// As in the product.
+    pub const ALL_ON: Self = Self {
         same_mail_id: true,
         looks_first: true,
         asked_by: true,
@@ -87,23 +95,54 @@ pub(crate) struct Process {
 
 /// What a simulation saw.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Stats {
-    pub(crate) steps: u64,
-    pub(crate) kills: BTreeMap<(EffectKind, Point), u64>,
-    pub(crate) performed: BTreeMap<EffectKind, u64>,
-    pub(crate) taken: u64,
-    pub(crate) refused: u64,
-    pub(crate) rolled_out: u64,
-    pub(crate) rolled_back: u64,
-    pub(crate) requests: u64,
+pub struct Stats {
+    /// Steps taken, each with all promises checked after it.
+    pub steps: u64,
+    /// Deaths of the server at the places of effects.
+    pub kills: BTreeMap<(EffectKind, Point), u64>,
+    /// Effects that came to their end.
+    pub performed: BTreeMap<EffectKind, u64>,
+    /// Acts of people that were taken.
+    pub taken: u64,
+    /// Acts of people that were refused.
+    pub refused: u64,
+    /// Rollouts that ended live.
+    pub rolled_out: u64,
+    /// Rollouts that went back.
+    pub rolled_back: u64,
+    /// Requests of visitors.
+    pub requests: u64,
 }
 
-pub(crate) struct Failure {
-    pub(crate) violation: Violation,
-    pub(crate) trace: Vec<String>,
+impl Stats {
+    /// Adds what another life saw.
+    pub fn add(&mut self, other: Self) {
+        self.steps += other.steps;
+        self.taken += other.taken;
+        self.refused += other.refused;
+        self.rolled_out += other.rolled_out;
+        self.rolled_back += other.rolled_back;
+        self.requests += other.requests;
+        for (point, count) in other.kills {
+            *self.kills.entry(point).or_default() += count;
+        }
+        for (kind, count) in other.performed {
+            *self.performed.entry(kind).or_default() += count;
+        }
+    }
 }
 
-pub(crate) struct Sim {
+/// A life in which a promise was broken.
+#[derive(Debug)]
+pub struct Failure {
+    /// Which.
+    pub violation: Violation,
+    /// What happened before, if it was traced.
+    pub trace: Vec<String>,
+}
+
+/// One life.
+pub struct Sim {
     pub(crate) rng: Rng,
     pub(crate) now: UnixMs,
     pub(crate) store: Store,
@@ -130,7 +169,10 @@ const SETTLE_STEPS: u64 = 4_000;
 
 impl Sim {
     /// Lives one life.
-    pub(crate) fn live(seed: u64, safe: Safeguards, traced: bool) -> Result<Stats, Failure> {
+    ///
+    /// # Errors
+    /// [`Failure`] when a promise was broken.
+    pub fn live(seed: u64, safe: Safeguards, traced: bool) -> Result<Stats, Failure> {
         let mut sim = Self::new(seed, safe, traced);
         match sim.run() {
             Ok(()) => Ok(sim.stats),
