@@ -83,7 +83,8 @@ async fn every_answer_is_as_it_is_described() -> Result<()> {
         return Ok(());
     }
     let mut server = Server::start().await?;
-    let served: Value = server.http.get(format!("{}/api/openapi.json", server.url)).send().await?.json().await?;
+    let served: Value =
+        server.lone.http.get(format!("{}/api/openapi.json", server.lone.url)).send().await?.json().await?;
     ensure!(&served == server.document(), "the server describes itself otherwise than docs/openapi.json");
     let refused = refuses_strangers(&mut server).await?;
     sign_in(&mut server).await?;
@@ -105,9 +106,9 @@ async fn every_answer_is_as_it_is_described() -> Result<()> {
 async fn refuses_strangers(server: &mut Server) -> Result<usize> {
     let mut refused = 0;
     for (method, template, operation) in operations(server.document()) {
-        let url = format!("{}{}", server.url, fill(&template, "shop", "1"));
+        let url = format!("{}{}", server.lone.url, fill(&template, "shop", "1"));
         for token in [None, Some("wl_not-a-token")] {
-            let request = server.http.request(method.parse()?, &url).header("content-type", "application/json");
+            let request = server.lone.http.request(method.parse()?, &url).header("content-type", "application/json");
             let request = if let Some(token) = token { request.bearer_auth(token) } else { request };
             let answer = request.body("{}").send().await?;
             let (status, _) =
@@ -121,10 +122,11 @@ async fn refuses_strangers(server: &mut Server) -> Result<usize> {
 }
 
 async fn sign_in(server: &mut Server) -> Result<()> {
-    let body = json!({"name": "admin", "password": server.password, "label": "contract"});
+    let body = json!({"name": "admin", "password": server.lone.password, "label": "contract"});
     let (_, given) = server.call("POST", "/api/v1/login", "/api/v1/login", Some(&body)).await?;
     server.token = given["token"].as_str().context("there is no token")?.to_owned();
-    let service = json!({"name": "shop", "repository_url": server.repository_url, "hook_secret": "a secret of hooks"});
+    let service =
+        json!({"name": "shop", "repository_url": server.lone.repository_url, "hook_secret": "a secret of hooks"});
     want(server, 201, "POST", "/api/v1/services", Some(service)).await?;
     Ok(())
 }
@@ -223,7 +225,7 @@ async fn bad_requests_get_problems_and_never_a_500() -> Result<()> {
         }
         for body in bad_bodies(server.document(), &operation) {
             sent += 1;
-            let request = server.http.request(method.parse()?, format!("{}{path}", server.url));
+            let request = server.lone.http.request(method.parse()?, format!("{}{path}", server.lone.url));
             let request = request.bearer_auth(&server.token).header("content-type", "application/json");
             let answer = request.body(body.clone()).send().await?;
             let short: String = body.chars().take(300).collect();

@@ -1,67 +1,30 @@
 //! A running server without an engine, and calls to it that are held against its description.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail, ensure};
 use reqwest::{Method, Response, header::CONTENT_TYPE};
-use serde_json::{Value, json};
-use tempfile::TempDir;
-use tests::{GitHttp, GitHttpOptions, Repo, Windlass, free_port, http_client};
+use serde_json::Value;
+use tests::LoneServer;
 
 use crate::schema::Schemas;
 
-const READY_WITHIN: Duration = Duration::from_secs(60);
-
-/// A server with an admin's token, the service `shop`, and its repository.
+/// A server with an admin's token.
 pub(crate) struct Server {
-    pub(crate) http: reqwest::Client,
-    pub(crate) url: String,
+    pub(crate) lone: LoneServer,
     pub(crate) token: String,
-    pub(crate) repository_url: String,
-    pub(crate) password: String,
     /// The operations that have been answered with success so far: `GET /api/v1/board`.
     pub(crate) shown: BTreeSet<String>,
     document: Value,
-    windlass: Windlass,
-    _git: GitHttp,
-    _dir: TempDir,
 }
 
 impl Server {
     /// Starts it.
     pub(crate) async fn start() -> Result<Self> {
-        let dir = tempfile::tempdir()?;
-        let git = GitHttp::start(GitHttpOptions::default()).await?;
-        let repo = Repo::init()?;
-        repo.write(".windlass.yaml", "service: shop\nbase: static-site@1\ntest: {testers: [qa@example.com]}\n")?;
-        repo.commit("dev@example.com", "a shop")?;
-        tests::git_http::publish(&repo, &git, "shop.git")?;
-        let port = free_port();
-        let url = format!("http://127.0.0.1:{port}");
-        // No runner: what is asked for stays in the queue, where it is looked at.
-        let config = json!({
-            "state_dir": dir.path().join("state"), "listen": format!("127.0.0.1:{port}"), "public_url": url,
-            "gateway": {"listen": format!("127.0.0.1:{}", free_port()), "supervise": false},
-            "registries": {
-                "test": {"host": "registry-test.example.com"}, "production": {"host": "registry.example.com"},
-            },
-            "mail": {"from": "Windlass <windlass@example.com>", "folder": dir.path().join("mails")},
-            "runner": {"parallel_runs": 0},
-        });
-        let file = dir.path().join("windlass.yaml");
-        std::fs::write(&file, config.to_string())?;
-        let file = file.to_str().context("the folder is no text")?;
-        let mut windlass = Windlass::start(dir.path(), &["serve", "--config", file], &[])?;
-        let password = windlass.printed("sign in as admin with the password ", READY_WITHIN).await?;
-        let http = http_client();
-        let healthy = || async { http.get(format!("{url}/healthz")).send().await.ok() };
-        windlass.process().ready(READY_WITHIN, healthy).await?;
+        let lone = LoneServer::start().await?;
         let document = tests::parts::checkout().join("docs/openapi.json");
         let document = serde_json::from_str(&std::fs::read_to_string(document)?)?;
-        let repository_url = git.url("shop.git");
-        let (token, shown) = (String::new(), BTreeSet::new());
-        let (_git, _dir) = (git, dir);
-        Ok(Self { http, url, token, repository_url, password, shown, document, windlass, _git, _dir })
+        Ok(Self { lone, token: String::new(), shown: BTreeSet::new(), document })
     }
 
     /// The description.
@@ -71,7 +34,7 @@ impl Server {
 
     /// What the server wrote.
     pub(crate) fn log(&self) -> String {
-        self.windlass.log()
+        self.lone.windlass.log()
     }
 
     /// Calls an operation of the description and holds the answer against it; gives status and body.
@@ -82,7 +45,7 @@ impl Server {
         path: &str,
         body: Option<&Value>,
     ) -> Result<(u16, Value)> {
-        let request = self.http.request(method.parse::<Method>()?, format!("{}{path}", self.url));
+        let request = self.lone.http.request(method.parse::<Method>()?, format!("{}{path}", self.lone.url));
         let request = request.bearer_auth(&self.token);
         let request = if let Some(body) = body { request.json(body) } else { request };
         let answer = request.send().await?;

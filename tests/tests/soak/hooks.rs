@@ -17,8 +17,8 @@ pub(crate) async fn run(setting: &Setting) -> Result<String> {
     let (mut taken, mut refused) = (0_u64, 0_u64);
     while Instant::now() < end {
         let (event, mut said) = match chance.below(4) {
-            0 => ("pull_request", pull_request(&server.head)),
-            _ => ("push", push(&server.head)),
+            0 => ("pull_request", pull_request(&server.lone.head)),
+            _ => ("push", push(&server.lone.head)),
         };
         for _ in 0..=chance.below(3) {
             chance.change_json(&mut said);
@@ -34,13 +34,13 @@ pub(crate) async fn run(setting: &Setting) -> Result<String> {
             other => bail!("{} was answered {other}", shown()),
         }
         if number % 500 == 0 {
-            server.is_well()?;
+            server.lone.is_well()?;
         }
     }
     // What was taken is looked at afterwards: the server must survive that as well, and a restart with all of it.
-    server.is_well()?;
-    server.kill_and_restart().await?;
-    server.is_well()?;
+    server.lone.is_well()?;
+    server.lone.kill_and_restart().await?;
+    server.lone.is_well()?;
     ensure!(taken > 0 && refused > 0, "{taken} were taken and {refused} refused: nothing was shown");
     Ok(format!("{} hooks, {taken} taken, {refused} refused", taken + refused))
 }

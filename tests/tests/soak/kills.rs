@@ -40,7 +40,7 @@ pub(crate) async fn run(setting: &Setting) -> Result<String> {
     let (acknowledged, over) = (Arc::new(Mutex::new(Acknowledged::default())), Arc::new(AtomicBool::new(false)));
     let mut senders = JoinSet::new();
     for forge in 0..FORGES {
-        let (door, head) = (server.door.clone(), server.head.clone());
+        let (door, head) = (server.door.clone(), server.lone.head.clone());
         let (acknowledged, over) = (Arc::clone(&acknowledged), Arc::clone(&over));
         senders.spawn(async move { send(forge, &door, &head, &acknowledged, &over).await });
     }
@@ -51,19 +51,19 @@ pub(crate) async fn run(setting: &Setting) -> Result<String> {
         // The moment of the kill is the point of it, so nothing can be waited for.
         let life_ms = u64::try_from(chance.below(LIFE_MS_MAX))?;
         tokio::time::sleep(Duration::from_millis(life_ms)).await;
-        server.kill_and_restart().await.with_context(|| format!("after kill {kills}"))?;
+        server.lone.kill_and_restart().await.with_context(|| format!("after kill {kills}"))?;
         kills += 1;
     }
     over.store(true, Ordering::SeqCst);
     while let Some(sender) = senders.join_next().await {
         sender??;
     }
-    server.kill_and_restart().await?;
-    server.is_well()?;
+    server.lone.kill_and_restart().await?;
+    server.lone.is_well()?;
     let acknowledged = acknowledged.lock().map(|mut all| std::mem::take(&mut *all)).unwrap_or_default();
     let mut ours = BTreeSet::new();
     for (id, delivery) in &acknowledged.hooks {
-        let answer = server.door.hook("push", id, push(&server.head).to_string().into_bytes()).await?;
+        let answer = server.door.hook("push", id, push(&server.lone.head).to_string().into_bytes()).await?;
         let (status, said) = (answer.status(), answer.json::<Value>().await?);
         ensure!(status == 202 && said["repeat"] == true, "the hook {id} was acknowledged and is lost: {status} {said}");
         ensure!(said["delivery"] == *delivery, "the hook {id} was {delivery} and is there as another: {said}");

@@ -1,26 +1,18 @@
 //! A real `windlass serve` without an engine, as a forge and a person see it.
 
-use std::time::Duration;
-
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use reqwest::Response;
 use serde_json::{Value, json};
 use sha2::Sha256;
-use tempfile::TempDir;
-use tests::{GitHttp, GitHttpOptions, Repo, Windlass, free_port, http_client};
+use tests::LoneServer;
 
-const READY_WITHIN: Duration = Duration::from_secs(120);
 const SECRET: &str = "the secret of the hooks";
 
-/// The server, and the service `shop` with its repository.
+/// The server, where the service `shop` is registered.
 pub(crate) struct Server {
-    pub(crate) windlass: Windlass,
+    pub(crate) lone: LoneServer,
     pub(crate) door: Door,
-    /// The commit of the repository.
-    pub(crate) head: String,
-    _git: GitHttp,
-    _dir: TempDir,
 }
 
 /// How the server is reached, dead or alive.
@@ -33,61 +25,16 @@ pub(crate) struct Door {
 
 impl Server {
     pub(crate) async fn start() -> Result<Self> {
-        let dir = tempfile::tempdir()?;
-        let git = GitHttp::start(GitHttpOptions::default()).await?;
-        let repo = Repo::init()?;
-        repo.write(".windlass.yaml", "service: shop\nbase: static-site@1\ntest: {testers: [qa@example.com]}\n")?;
-        let head = repo.commit("dev@example.com", "a shop")?;
-        tests::git_http::publish(&repo, &git, "shop.git")?;
-        let port = free_port();
-        let url = format!("http://127.0.0.1:{port}");
-        let config = json!({
-            "state_dir": dir.path().join("state"), "listen": format!("127.0.0.1:{port}"), "public_url": url,
-            "gateway": {"listen": format!("127.0.0.1:{}", free_port()), "supervise": false},
-            "registries": {
-                "test": {"host": "registry-test.example.com"}, "production": {"host": "registry.example.com"},
-            },
-            "mail": {"from": "Windlass <windlass@example.com>", "folder": dir.path().join("mails")},
-            "runner": {"parallel_runs": 0},
-        });
-        let file = dir.path().join("windlass.yaml");
-        std::fs::write(&file, config.to_string())?;
-        let file = file.to_str().context("the folder is no text")?;
-        let mut windlass = Windlass::start(dir.path(), &["serve", "--config", file], &[])?;
-        let password = windlass.printed("sign in as admin with the password ", READY_WITHIN).await?;
-        let mut door = Door { http: http_client(), url, token: String::new() };
-        door.open(&mut windlass).await?;
-        let login = json!({"name": "admin", "password": password});
-        let given: Value = door.post("/api/v1/login", &login).await?.error_for_status()?.json().await?;
-        door.token = given["token"].as_str().context("there is no token")?.to_owned();
-        let service = json!({"name": "shop", "repository_url": git.url("shop.git"), "hook_secret": SECRET});
+        let lone = LoneServer::start().await?;
+        let token = lone.admin_token().await?;
+        let door = Door { http: lone.http.clone(), url: lone.url.clone(), token };
+        let service = json!({"name": "shop", "repository_url": lone.repository_url, "hook_secret": SECRET});
         door.post("/api/v1/services", &service).await?.error_for_status()?;
-        Ok(Self { windlass, door, head, _git: git, _dir: dir })
-    }
-
-    /// Kills it and starts it again; returns when it answers.
-    pub(crate) async fn kill_and_restart(&mut self) -> Result<()> {
-        self.windlass.kill();
-        self.windlass.restart()?;
-        self.door.open(&mut self.windlass).await
-    }
-
-    /// That it lives and has not panicked.
-    pub(crate) fn is_well(&mut self) -> Result<()> {
-        let log = self.windlass.log();
-        ensure!(self.windlass.process().alive(), "it has ended:\n{log}");
-        ensure!(!log.contains("panicked"), "it panicked:\n{log}");
-        Ok(())
+        Ok(Self { lone, door })
     }
 }
 
 impl Door {
-    async fn open(&self, windlass: &mut Windlass) -> Result<()> {
-        let url = format!("{}/healthz", self.url);
-        let answers = || async { self.http.get(&url).send().await.ok()?.error_for_status().ok() };
-        windlass.process().ready(READY_WITHIN, answers).await.map(drop)
-    }
-
     /// Posts to the API.
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Response> {
         let request = self.http.post(format!("{}{path}", self.url)).bearer_auth(&self.token);

@@ -1,0 +1,104 @@
+//! A real `windlass serve` with nothing around it: no engine, no runner, no registries, no gateway. What it is asked for
+//! stays in its queue, where it can be looked at. With it, the repository of a service that is not registered yet.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::{GitHttp, GitHttpOptions, Repo, Windlass, free_port, git_http, http_client};
+
+const READY_WITHIN: Duration = Duration::from_secs(120);
+
+/// The server, and a repository with one commit.
+pub struct LoneServer {
+    /// Its process.
+    pub windlass: Windlass,
+    /// A client of it.
+    pub http: reqwest::Client,
+    /// Its address.
+    pub url: String,
+    /// The password of `admin`.
+    pub password: String,
+    /// Where the repository of the service `shop` is.
+    pub repository_url: String,
+    /// The commit there.
+    pub head: String,
+    _git: GitHttp,
+    _dir: TempDir,
+}
+
+impl LoneServer {
+    /// Starts it; returns when it answers.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start() -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let git = GitHttp::start(GitHttpOptions::default()).await?;
+        let repo = Repo::init()?;
+        repo.write(".windlass.yaml", "service: shop\nbase: static-site@1\ntest: {testers: [qa@example.com]}\n")?;
+        let head = repo.commit("dev@example.com", "a shop")?;
+        git_http::publish(&repo, &git, "shop.git")?;
+        let port = free_port();
+        let url = format!("http://127.0.0.1:{port}");
+        let config = json!({
+            "state_dir": dir.path().join("state"), "listen": format!("127.0.0.1:{port}"), "public_url": url,
+            "gateway": {"listen": format!("127.0.0.1:{}", free_port()), "supervise": false},
+            "registries": {
+                "test": {"host": "registry-test.example.com"}, "production": {"host": "registry.example.com"},
+            },
+            "mail": {"from": "Windlass <windlass@example.com>", "folder": dir.path().join("mails")},
+            "runner": {"parallel_runs": 0},
+        });
+        let file = dir.path().join("windlass.yaml");
+        std::fs::write(&file, config.to_string())?;
+        let file = file.to_str().context("the folder is no text")?;
+        let mut windlass = Windlass::start(dir.path(), &["serve", "--config", file], &[])?;
+        let password = windlass.printed("sign in as admin with the password ", READY_WITHIN).await?;
+        let (http, repository_url) = (http_client(), git.url("shop.git"));
+        let mut server = Self { windlass, http, url, password, repository_url, head, _git: git, _dir: dir };
+        server.answers().await?;
+        Ok(server)
+    }
+
+    /// Signs `admin` in by the API; gives the token.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn admin_token(&self) -> Result<String> {
+        let login = json!({"name": "admin", "password": self.password});
+        let answer = self.http.post(format!("{}/api/v1/login", self.url)).json(&login).send().await?;
+        let given: Value = answer.error_for_status()?.json().await?;
+        Ok(given["token"].as_str().context("there is no token")?.to_owned())
+    }
+
+    /// Kills it and starts it again; returns when it answers.
+    ///
+    /// # Errors
+    /// When it does not come back.
+    pub async fn kill_and_restart(&mut self) -> Result<()> {
+        self.windlass.kill();
+        self.windlass.restart()?;
+        self.answers().await
+    }
+
+    /// That it lives and has not panicked.
+    ///
+    /// # Errors
+    /// When it does not, with its log.
+    pub fn is_well(&mut self) -> Result<()> {
+        let log = self.windlass.log();
+        ensure!(self.windlass.process().alive(), "it has ended:\n{log}");
+        ensure!(!log.contains("panicked"), "it panicked:\n{log}");
+        Ok(())
+    }
+
+    async fn answers(&mut self) -> Result<()> {
+        let url = format!("{}/healthz", self.url);
+        let http = &self.http;
+        let answers = || async { http.get(&url).send().await.ok()?.error_for_status().ok() };
+        self.windlass.process().ready(READY_WITHIN, answers).await.map(drop)
+    }
+}
