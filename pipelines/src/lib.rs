@@ -5,6 +5,7 @@
 pub mod approval;
 pub mod definition;
 pub mod effect;
+pub mod errors;
 pub mod ids;
 pub mod journal;
 pub mod plan;

@@ -17,6 +17,7 @@ use std::time::Duration;
 use integrations::docker::{DockerError, Engine, RegistryAuth, StepExit};
 use integrations::registry::{Credentials, RegistryClient, RegistryConfig, RegistryError};
 use pipelines::definition::Definition;
+pub(crate) use pipelines::errors::chain;
 use pipelines::ids::RunId;
 use pipelines::protocol::{Blame, Job, Report, RunnerLink, StepOutcome};
 
@@ -329,21 +330,6 @@ fn registry_halt(error: &RegistryError) -> Halt {
 /// Whether this process may remove everybody's files.
 fn runs_as_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
-}
-
-/// An error with its sources, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let words = error.to_string();
-        if !text.contains(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        source = error.source();
-    }
-    text
 }
 
 /// Name of the network of a run.

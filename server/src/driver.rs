@@ -19,6 +19,7 @@ use integrations::{
 use pipelines::{
     approval::ApprovalEvent,
     effect::{Effect, PendingEffect},
+    errors::chain,
     protocol::RegistryAccess,
     train::Event,
 };
@@ -60,17 +61,7 @@ pub struct TryAgain(pub String);
 impl TryAgain {
     /// The error with its causes, in one line.
     pub fn from_error(error: &dyn std::error::Error) -> Self {
-        let mut text = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            let words = error.to_string();
-            if !text.ends_with(&words) {
-                text.push_str(": ");
-                text.push_str(&words);
-            }
-            cause = error.source();
-        }
-        Self(text)
+        Self(chain(error))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+pub(crate) use pipelines::errors::chain;
 use serde_json::json;
 use server::http::api::model::API_VERSION;
 
@@ -91,21 +92,6 @@ impl Failure {
         })
         .to_string()
     }
-}
-
-/// An error with its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.ends_with(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -239,7 +239,7 @@ async fn put_config(State(control): Shared, body: Result<Json<Generation>, JsonR
             return refuse(status, error.to_string(), Vec::new());
         }
     };
-    let chain = super::chain(&error);
+    let chain = pipelines::errors::chain(&error);
     match error {
         TakeError::Stale { .. } | TakeError::Differs(_) => refuse(StatusCode::CONFLICT, chain, Vec::new()),
         TakeError::Invalid(problems) => refuse(StatusCode::UNPROCESSABLE_ENTITY, chain, problems),

@@ -8,6 +8,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode, header};
+use pipelines::errors::chain;
 use reqwest::{Body, Response};
 use secrecy::SecretString;
 use tokio::sync::Semaphore;
@@ -361,11 +362,6 @@ pub(super) async fn within<T>(
         Ok(result) => result,
         Err(_) => Err(RegistryError::unreachable(what, format!("nothing came for {} ms", limit.as_millis()))),
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn is_loopback(url: &Url) -> bool {
