@@ -154,8 +154,8 @@ impl<'a> Stage<'a> {
             .context("windlass did not print the first password")?;
 
         let api = Api::sign_in(&base, "admin", &password).await?;
-        let git_password = hex::encode(rand::random::<[u8; 12]>());
-        let secret = hex::encode(rand::random::<[u8; 24]>());
+        let git_password = server::random::text(12);
+        let secret = server::random::text(server::random::KEY_BYTES);
         let git = GitServer::start(&folder.join("git"), "demo", &git_password).await?;
         let url = git.create(SERVICE, &format!("{base}/hooks/{SERVICE}"), &secret).await?;
         api.post(

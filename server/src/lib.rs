@@ -8,6 +8,7 @@ pub mod gateway;
 pub mod http;
 pub mod letters;
 pub mod mailbox;
+pub mod random;
 pub mod store;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -5,20 +5,23 @@ use argon2::{
     Argon2,
     password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
 };
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use pipelines::{
     journal::{Channel, Origin},
     protocol::Secret,
     time::UnixMs,
 };
-use rand::RngCore;
 use sha2::{Digest as _, Sha256};
 
 use super::{App, AppError};
-use crate::store::{Account, NewEntry, Role, Session, Token};
+use crate::{
+    random::{self, KEY_BYTES},
+    store::{Account, NewEntry, Role, Session, Token},
+};
 
 /// Name of the account that the first start makes.
 pub const FIRST_ADMIN: &str = "admin";
+/// Bytes of randomness in its first password.
+const FIRST_PASSWORD_BYTES: usize = 18;
 /// Characters that a password has at least.
 pub const PASSWORD_CHARS_MIN: usize = 10;
 /// Bytes that a password has at most: hashing more is an attack.
@@ -55,13 +58,6 @@ impl Caller {
     pub fn may(&self, role: Role) -> bool {
         self.role >= role
     }
-}
-
-/// A random text of 256 bits that opens something; kept by its digest only.
-fn new_key() -> String {
-    let mut bytes = [0; 32];
-    rand::rng().fill_bytes(&mut bytes);
-    URL_SAFE_NO_PAD.encode(bytes)
 }
 
 fn digest_of(key: &str) -> String {
@@ -116,7 +112,7 @@ impl App {
         if !self.store.accounts()?.is_empty() {
             return Ok(None);
         }
-        let password = Secret::new(new_key().chars().take(24).collect::<String>());
+        let password = Secret::new(random::text(FIRST_PASSWORD_BYTES));
         self.account_create(FIRST_ADMIN, "", Role::Admin, password.clone(), Origin::server()).await?;
         Ok(Some(password))
     }
@@ -233,7 +229,7 @@ impl App {
         password: Secret,
     ) -> Result<(String, Account), AppError> {
         let account = self.check_password(remote, name, password).await?;
-        let key = new_key();
+        let key = random::text(KEY_BYTES);
         let now = self.now();
         let session = Session { account: account.name.clone(), created_at: now, used_at: now };
         self.store.session_put(&digest_of(&key), &session).await?;
@@ -345,7 +341,7 @@ impl App {
         if scope > caller.role {
             return Err(AppError::Forbidden(format!("your role does not reach {}", scope.word())));
         }
-        let key = format!("{TOKEN_PREFIX}{}", new_key());
+        let key = format!("{TOKEN_PREFIX}{}", random::text(KEY_BYTES));
         let token = Token {
             label: label.chars().take(100).collect(),
             account: caller.account.name.clone(),

@@ -190,12 +190,10 @@ pub(crate) async fn send_hooks(url: &str, secret_file: &Path) -> anyhow::Result<
         .to_string();
         let mut mac = Hmac::<sha2::Sha256>::new_from_slice(secret.trim().as_bytes())?;
         mac.update(body.as_bytes());
-        let mut id = [0; 16];
-        rand::RngCore::fill_bytes(&mut rand::rng(), &mut id);
         let answer = client
             .post(url)
             .header("X-Gitea-Event", "push")
-            .header("X-Gitea-Delivery", hex::encode(id))
+            .header("X-Gitea-Delivery", server::random::text(16))
             .header("X-Gitea-Signature", hex::encode(mac.finalize().into_bytes()))
             .header(header::CONTENT_TYPE, "application/json")
             .body(body)

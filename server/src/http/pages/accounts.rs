@@ -11,7 +11,7 @@ use pipelines::protocol::Secret;
 
 use super::{
     Fields, Visit,
-    convert::{page_ms, page_role, random_text, role_of_tag},
+    convert::{page_ms, page_role, role_of_tag},
     see, show,
 };
 use crate::{
@@ -28,6 +28,7 @@ use crate::{
             services::Problem as FieldProblem,
         },
     },
+    random,
 };
 
 /// Characters of an account's name.
@@ -86,7 +87,7 @@ pub(in crate::http) async fn create_account(visit: Visit, fields: Fields) -> Res
     if name_problem.is_some() || mail_problem.is_some() {
         return wrong(name_problem, mail_problem);
     }
-    let password = random_text(PASSWORD_BYTES);
+    let password = random::text(PASSWORD_BYTES);
     let secret = Secret::new(password.clone());
     match visit.app.account_create(name, mail, role, secret, visit.caller()?.origin()).await {
         Ok(_) => {
@@ -123,7 +124,7 @@ pub(in crate::http) async fn change_account(
         "lock" => true,
         "unlock" => false,
         "new-password" => {
-            let password = random_text(PASSWORD_BYTES);
+            let password = random::text(PASSWORD_BYTES);
             app.account_update(&name, None, None, Some(Secret::new(password.clone())), None, origin).await?;
             let view = AccountsView { new_password: Some((name, password)), ..accounts_view(&visit)? };
             return Ok(show!(visit, view));

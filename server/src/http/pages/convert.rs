@@ -20,7 +20,6 @@ use crate::{
         rollout::Strategy as StrategyWord,
     },
 };
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use pipelines::{
     approval::{Approval, ApprovalState},
     plan::Strategy,
@@ -124,13 +123,6 @@ pub(super) fn may_decide(approval: Option<&Approval>, caller: Option<&Caller>) -
         (Some(approval), Some(caller)) => approval.state == ApprovalState::Open && waits_for(approval, caller),
         _ => false,
     }
-}
-
-/// Randomness as text that is typed or pasted: a password, a secret.
-pub(super) fn random_text(random_bytes: usize) -> String {
-    let mut bytes = vec![0; random_bytes];
-    rand::RngCore::fill_bytes(&mut rand::rng(), &mut bytes);
-    URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// An address as it is shown: without what stands before the host and after the path.

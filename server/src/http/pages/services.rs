@@ -21,7 +21,7 @@ use pipelines::{
 use super::{
     Fields, Visit,
     convert::{
-        board_row, page_ms, random_text,
+        board_row, page_ms,
         service::{self as convert, too_long},
         version,
     },
@@ -46,10 +46,9 @@ use crate::{
             },
         },
     },
+    random::{self, KEY_BYTES},
 };
 
-/// Bytes of randomness in a hook's secret.
-const HOOK_SECRET_BYTES: usize = 32;
 /// Releases that the page of a service lists.
 const RELEASES_MAX: usize = 20;
 /// Rollouts that are looked at for how these releases went.
@@ -99,7 +98,7 @@ pub(in crate::http) async fn create_service(visit: Visit, fields: Fields) -> Res
     let (mut form, given) = read_form(&fields, None)?;
     if form.problems.is_empty() {
         let name: ServiceName = form.name.parse().map_err(|error| AppError::Invalid(format!("{error}")))?;
-        let secret = (!form.allow_unsigned).then(|| random_text(HOOK_SECRET_BYTES));
+        let secret = (!form.allow_unsigned).then(|| random::text(KEY_BYTES));
         let key = match &given {
             Some(NewCredential::SshKey(key)) => convert::ssh_public_key(key, &name),
             _ => None,
@@ -163,7 +162,7 @@ pub(in crate::http) async fn update_service(
         return Ok(show!(visit, StatusCode::UNPROCESSABLE_ENTITY, ServiceFormView { form }));
     }
     let (_, secret_set_at) = app.service_secret_ages(&name)?;
-    let secret = (!form.allow_unsigned && secret_set_at.is_none()).then(|| random_text(HOOK_SECRET_BYTES));
+    let secret = (!form.allow_unsigned && secret_set_at.is_none()).then(|| random::text(KEY_BYTES));
     // With a secret a hook must be signed: who allows unsigned ones from now on gives it up.
     let gives_up = form.allow_unsigned && !service.allow_unsigned_hooks;
     let is_same_address = form.repository == shown(&service.repository_url);
