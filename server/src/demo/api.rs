@@ -1,10 +1,12 @@
-//! The demo's way to Windlass: its public API, as any other program would use it.
+//! The demo's way to Windlass: its public API, by the client of the command line.
 
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use reqwest::Method;
 use serde_json::{Value, json};
+
+use crate::cli::{client::Client, credentials::server_url, exit::Exit, failure::Failure, output::Paint};
 
 /// How long anything of the train may take.
 const STATION_WITHIN: Duration = Duration::from_secs(300);
@@ -12,31 +14,28 @@ const STATION_WITHIN: Duration = Duration::from_secs(300);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A signed-in client.
-pub(super) struct Api {
-    client: reqwest::Client,
-    base: String,
-    token: String,
-}
+pub(super) struct Api(Client);
 
 impl Api {
     /// Signs in.
     pub(super) async fn sign_in(base: &str, name: &str, password: &str) -> anyhow::Result<Self> {
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).build()?;
-        let mut api = Self { client, base: base.to_owned(), token: String::new() };
+        let base = server_url(base).map_err(told)?;
+        let stranger = Client::new(base.clone(), None, None).map_err(told)?;
         let login = json!({"name": name, "password": password, "label": "demo"});
-        let answer = api.ask(Method::POST, "login", Some(login)).await?.context("the sign-in was refused")?;
-        api.token = answer["token"].as_str().context("the sign-in gave no token")?.to_owned();
-        Ok(api)
+        let answer: Value =
+            stranger.send("cannot sign in", Method::POST, &path_of("login"), &login).await.map_err(told)?;
+        let token = answer["token"].as_str().context("the sign-in gave no token")?.to_owned();
+        Ok(Self(Client::new(base, Some(token), None).map_err(told)?))
     }
 
     /// Reads what must be there.
     pub(super) async fn get(&self, path: &str) -> anyhow::Result<Value> {
-        self.ask(Method::GET, path, None).await?.with_context(|| format!("{path} is not there"))
+        self.look(path).await.map_err(told)
     }
 
     /// Asks for a change.
     pub(super) async fn post(&self, path: &str, body: Value) -> anyhow::Result<Value> {
-        self.ask(Method::POST, path, Some(body)).await?.with_context(|| format!("{path} is not there"))
+        self.0.send(&format!("cannot change {path}"), Method::POST, &path_of(path), &body).await.map_err(told)
     }
 
     /// Reads `path` until `wanted` finds in it what it looks for. What is not there yet is waited for.
@@ -49,11 +48,15 @@ impl Api {
         let deadline = tokio::time::Instant::now() + STATION_WITHIN;
         let mut last = Value::Null;
         loop {
-            if let Some(value) = self.ask(Method::GET, path, None).await? {
-                if let Some(found) = wanted(&value)? {
-                    return Ok(found);
+            match self.look(path).await {
+                Ok(value) => {
+                    if let Some(found) = wanted(&value)? {
+                        return Ok(found);
+                    }
+                    last = value;
                 }
-                last = value;
+                Err(failure) if failure.exit == Exit::NotFound => {}
+                Err(failure) => return Err(told(failure)),
             }
             if tokio::time::Instant::now() > deadline {
                 let why = last["why"]["text"].as_str().unwrap_or("it is not there");
@@ -63,23 +66,15 @@ impl Api {
         }
     }
 
-    async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> anyhow::Result<Option<Value>> {
-        let mut request = self.client.request(method, format!("{}/api/v1/{path}", self.base));
-        if !self.token.is_empty() {
-            request = request.bearer_auth(&self.token);
-        }
-        if let Some(body) = body {
-            request = request.json(&body);
-        }
-        let answer = request.send().await?;
-        let status = answer.status();
-        if status == reqwest::StatusCode::NOT_FOUND {
-            return Ok(None);
-        }
-        let text = answer.text().await?;
-        if !status.is_success() {
-            bail!("{path} was answered {status}: {text}");
-        }
-        Ok(Some(serde_json::from_str(&text)?))
+    async fn look(&self, path: &str) -> Result<Value, Failure> {
+        self.0.get(&format!("cannot read {path}"), &path_of(path), &[]).await
     }
+}
+
+fn path_of(path: &str) -> String {
+    format!("api/v1/{path}")
+}
+
+fn told(failure: Failure) -> anyhow::Error {
+    anyhow!(failure.text(Paint::OFF).trim_end().trim_start_matches("error: ").to_owned())
 }
