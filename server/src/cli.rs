@@ -3,15 +3,16 @@
 
 mod account;
 mod catalog;
-mod client;
-mod credentials;
+pub(crate) mod client;
+pub(crate) mod credentials;
 mod doctor;
-mod exit;
-mod failure;
+pub(crate) mod exit;
+pub(crate) mod failure;
 mod follow;
 mod lint;
+mod list;
 mod login;
-mod output;
+pub(crate) mod output;
 mod progress;
 mod prompt;
 #[cfg(test)]

@@ -11,6 +11,7 @@ use super::{
     exit::Exit,
     failure::Failure,
     follow::FollowArguments,
+    list::{ListArguments, older},
     output::{Paint, ago, clean, fields, moment, now, state, table},
     progress::Progress,
     prompt::{ask_line, confirm, is_interactive},
@@ -28,16 +29,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     /// List the releases of a service, newest first
-    List {
-        /// Which service
-        service: ServiceName,
-        /// Only releases with a smaller number
-        #[arg(long, value_name = "NUMBER")]
-        before: Option<u32>,
-        /// How many
-        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u8).range(1..=100))]
-        limit: u8,
-    },
+    List(ListArguments),
     /// Show a release: digest, changes, approval, addresses
     Show {
         /// Which: SERVICE/NUMBER
@@ -109,10 +101,8 @@ pub(crate) struct RollbackArguments {
 pub(crate) async fn run(context: &Context, arguments: &Arguments) -> Result<Exit, Failure> {
     let client = context.target.client()?;
     match &arguments.verb {
-        Verb::List { service, before, limit } => {
-            let mut query = vec![("limit", limit.to_string())];
-            query.extend(before.map(|before| ("before", before.to_string())));
-            let all = releases(&client, service, &query).await?;
+        Verb::List(asked) => {
+            let all = releases(&client, &asked.service, &asked.query()).await?;
             context.out.answer(&all, list)?;
             Ok(Exit::Ok)
         }
@@ -322,11 +312,8 @@ fn list(paint: Paint, all: &List<model::Release>) -> String {
         ]
     };
     let rows: Vec<_> = all.items.iter().map(row).collect();
-    let mut text = table(paint, &["RELEASE", "STATE", "COMMIT", "DIGEST", "MADE", "APPROVED BY", "SUBJECT"], &rows);
-    if let Some(before) = all.next_before {
-        text.push_str(&format!("{}\n", paint.dim(&format!("older ones: --before {before}"))));
-    }
-    text
+    table(paint, &["RELEASE", "STATE", "COMMIT", "DIGEST", "MADE", "APPROVED BY", "SUBJECT"], &rows)
+        + &older(paint, all)
 }
 
 fn show(context: &Context, paint: Paint, release: &model::Release) -> String {

@@ -10,6 +10,7 @@ use super::{
     exit::Exit,
     failure::Failure,
     follow::FollowArguments,
+    list::{ListArguments, older},
     output::{Paint, ago, clean, fields, moment, now, state, table},
     progress::Progress,
     run::ended_by_person,
@@ -25,10 +26,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     /// List the rollouts of a service, newest first
-    List {
-        /// Which service
-        service: ServiceName,
-    },
+    List(ListArguments),
     /// Show a rollout: shares, checks, what is next
     Status(One),
     /// Watch a rollout to its end; the command ends with its result
@@ -100,8 +98,8 @@ fn which(text: &str) -> Result<Which, String> {
 pub(crate) async fn run(context: &Context, arguments: &Arguments) -> Result<Exit, Failure> {
     let client = context.target.client()?;
     match &arguments.verb {
-        Verb::List { service } => {
-            let all = list_of(&client, service, "20").await?;
+        Verb::List(asked) => {
+            let all = list_of(&client, &asked.service, &asked.query()).await?;
             context.out.answer(&all, list)?;
             Ok(Exit::Ok)
         }
@@ -134,9 +132,13 @@ async fn promote_with(context: &Context, client: &Client, arguments: &PromoteArg
     steer(context, client, &arguments.rollout.rollout, verb, "").await
 }
 
-async fn list_of(client: &Client, service: &ServiceName, limit: &str) -> Result<Answer<List<model::Rollout>>, Failure> {
+async fn list_of(
+    client: &Client,
+    service: &ServiceName,
+    query: &[(&str, String)],
+) -> Result<Answer<List<model::Rollout>>, Failure> {
     let what = format!("cannot list the rollouts of {service}");
-    client.get(&what, &format!("api/v1/services/{service}/rollouts"), &[("limit", limit.to_owned())]).await
+    client.get(&what, &format!("api/v1/services/{service}/rollouts"), query).await
 }
 
 /// The rollout that is meant.
@@ -145,7 +147,7 @@ async fn find(client: &Client, which: &Which) -> Result<RolloutId, Failure> {
         Which::Numbered(id) => return Ok(id.clone()),
         Which::NewestOf(service) => service,
     };
-    let newest = list_of(client, service, "1").await?.it.items.into_iter().next();
+    let newest = list_of(client, service, &[("limit", "1".to_owned())]).await?.it.items.into_iter().next();
     newest.map(|rollout| RolloutId::new(service.clone(), rollout.number)).ok_or_else(|| {
         Failure::new(Exit::NotFound, format!("cannot find a rollout of {service}"))
             .why("there was none yet")
@@ -246,7 +248,7 @@ fn list(paint: Paint, all: &List<model::Rollout>) -> String {
         ]
     };
     let rows: Vec<_> = all.items.iter().map(row).collect();
-    table(paint, &["ROLLOUT", "RELEASE", "STRATEGY", "STATE", "SHARE", "BEGAN", ""], &rows)
+    table(paint, &["ROLLOUT", "RELEASE", "STRATEGY", "STATE", "SHARE", "BEGAN", ""], &rows) + &older(paint, all)
 }
 
 fn show(context: &Context, paint: Paint, rollout: &model::Rollout) -> String {

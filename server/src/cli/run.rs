@@ -13,6 +13,7 @@ use super::{
     exit::Exit,
     failure::Failure,
     follow::FollowArguments,
+    list::{ListArguments, older},
     output::{Paint, ago, clean, fields, moment, now, span, state, table},
     progress::Progress,
     release,
@@ -29,16 +30,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     /// List the runs of a service, newest first
-    List {
-        /// Which service
-        service: ServiceName,
-        /// Only runs with a smaller number
-        #[arg(long, value_name = "NUMBER")]
-        before: Option<u32>,
-        /// How many
-        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u8).range(1..=100))]
-        limit: u8,
-    },
+    List(ListArguments),
     /// Show a run with its steps
     Show {
         /// Which: SERVICE/NUMBER
@@ -95,12 +87,11 @@ struct WatchNew {
 pub(crate) async fn run(context: &Context, arguments: &Arguments) -> Result<Exit, Failure> {
     let client = context.target.client()?;
     match &arguments.verb {
-        Verb::List { service, before, limit } => {
-            let mut query = vec![("limit", limit.to_string())];
-            query.extend(before.map(|before| ("before", before.to_string())));
+        Verb::List(asked) => {
+            let service = &asked.service;
             let what = format!("cannot list the runs of {service}");
             let path = format!("api/v1/services/{service}/runs");
-            let all: Answer<List<model::Run>> = client.get(&what, &path, &query).await?;
+            let all: Answer<List<model::Run>> = client.get(&what, &path, &asked.query()).await?;
             context.out.answer(&all, list)?;
             Ok(Exit::Ok)
         }
@@ -250,11 +241,7 @@ fn list(paint: Paint, all: &List<model::Run>) -> String {
         ]
     };
     let rows: Vec<_> = all.items.iter().map(row).collect();
-    let mut text = table(paint, &["RUN", "STATE", "COMMIT", "REF", "BY", "WHEN", "TOOK", "SUBJECT"], &rows);
-    if let Some(before) = all.next_before {
-        text.push_str(&format!("{}\n", paint.dim(&format!("older ones: --before {before}"))));
-    }
-    text
+    table(paint, &["RUN", "STATE", "COMMIT", "REF", "BY", "WHEN", "TOOK", "SUBJECT"], &rows) + &older(paint, all)
 }
 
 fn show(context: &Context, paint: Paint, run: &model::Run) -> String {

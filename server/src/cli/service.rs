@@ -3,15 +3,18 @@
 use std::path::PathBuf;
 
 use pipelines::{ids::ServiceName, protocol::Secret};
-use rand::RngCore as _;
 use reqwest::Method;
-use server::http::api::model::{self, Answer, List};
+use server::{
+    http::api::model::{self, Answer, List},
+    random::{self, KEY_BYTES},
+};
 
 use super::{
     Context,
     exit::Exit,
     failure::Failure,
     follow::duration_ms,
+    list::{ListArguments, older},
     output::{Paint, ago, clean, fields, moment, now, span, state, table},
     prompt::{secret_file, secret_text},
 };
@@ -58,10 +61,7 @@ enum Verb {
         service: ServiceName,
     },
     /// List the hooks that came in, with what became of each
-    Deliveries {
-        /// Its name
-        service: ServiceName,
-    },
+    Deliveries(ListArguments),
 }
 
 #[derive(Debug, Default, clap::Args)]
@@ -123,7 +123,7 @@ impl Settings {
             (_, _, _, true) => Some(model::Credential::None),
             _ => None,
         };
-        let made = self.generate_hook_secret.then(new_secret);
+        let made = self.generate_hook_secret.then(|| Secret::new(random::text(KEY_BYTES)));
         let hook_secret = match &self.hook_secret_file {
             Some(file) => Some(secret_file(file)?),
             None => made.clone(),
@@ -149,13 +149,6 @@ impl Settings {
         };
         Ok((input, made))
     }
-}
-
-/// 256 random bits.
-fn new_secret() -> Secret {
-    let mut bytes = [0; 32];
-    rand::rng().fill_bytes(&mut bytes);
-    Secret::new(hex::encode(bytes))
 }
 
 /// Does what the verb says.
@@ -193,11 +186,12 @@ pub(crate) async fn run(context: &Context, arguments: &Arguments) -> Result<Exit
             let done: Answer<model::Done> = client.send(&what, Method::POST, &path, &serde_json::json!({})).await?;
             context.out.answer(&done, |paint, done| format!("{} {}\n", paint.good("✓"), clean(&done.done)))?;
         }
-        Verb::Deliveries { service } => {
+        Verb::Deliveries(asked) => {
+            let service = &asked.service;
             let what = format!("cannot list the hooks of {service}");
             let path = format!("api/v1/services/{service}/deliveries");
-            let all: Answer<List<model::Delivery>> = client.get(&what, &path, &[]).await?;
-            context.out.answer(&all, |paint, all| deliveries(paint, &all.items))?;
+            let all: Answer<List<model::Delivery>> = client.get(&what, &path, &asked.query()).await?;
+            context.out.answer(&all, deliveries)?;
         }
     }
     Ok(Exit::Ok)
@@ -276,8 +270,8 @@ fn show(context: &Context, paint: Paint, service: &model::Service) -> String {
     )
 }
 
-fn deliveries(paint: Paint, all: &[model::Delivery]) -> String {
-    if all.is_empty() {
+fn deliveries(paint: Paint, all: &List<model::Delivery>) -> String {
+    if all.items.is_empty() {
         return "no hook came in yet\n".into();
     }
     let row = |delivery: &model::Delivery| {
@@ -287,6 +281,7 @@ fn deliveries(paint: Paint, all: &[model::Delivery]) -> String {
         };
         let repeats = if delivery.repeats == 0 { String::new() } else { format!("{} times again", delivery.repeats) };
         vec![
+            delivery.id.to_string(),
             ago(delivery.at_ms, now()),
             clean(&delivery.forge),
             clean(&delivery.event),
@@ -296,8 +291,9 @@ fn deliveries(paint: Paint, all: &[model::Delivery]) -> String {
             repeats,
         ]
     };
-    let rows: Vec<_> = all.iter().map(row).collect();
-    table(paint, &["CAME", "FORGE", "EVENT", "STATE", "WHAT BECAME OF IT", "FROM", ""], &rows)
+    let rows: Vec<_> = all.items.iter().map(row).collect();
+    let head = ["HOOK", "CAME", "FORGE", "EVENT", "STATE", "WHAT BECAME OF IT", "FROM", ""];
+    table(paint, &head, &rows) + &older(paint, all)
 }
 
 #[cfg(test)]
@@ -318,8 +314,8 @@ mod tests {
         let (input, made) = settings.input().unwrap();
         let made = made.unwrap();
         assert_eq!(input.hook_secret.unwrap().expose(), made.expose());
-        assert_eq!(made.expose().len(), 64);
-        assert_ne!(new_secret().expose(), made.expose());
+        assert_ne!(settings.input().unwrap().1.unwrap().expose(), made.expose());
+        assert!(made.expose().len() > 40);
     }
 
     #[test]
