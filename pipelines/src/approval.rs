@@ -1,10 +1,16 @@
-//! An approval: who may decide on which digest, until when, and what they decided. Links and codes are derived outside
-//! from a server key; here is only what makes one valid or not.
-//! Not here: keys, mail, HTTP.
+//! An approval: how many of whom must say yes to which digest, until when, and what they said. Links and codes are
+//! derived outside from a server key; here is only what makes one valid or not.
+//! Not here: who is asked and reminded when ([`people`]), keys, mail, HTTP.
+
+mod people;
+mod refusal;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub use people::Reminder;
+pub use refusal::ApprovalRefusal;
 
 use crate::{
     ids::{Digest, ReleaseId},
@@ -24,9 +30,9 @@ pub const CODES_MAX: u32 = 20;
 pub enum ApprovalState {
     /// Waits for a decision.
     Open,
-    /// Somebody said yes.
+    /// As many as are needed said yes.
     Approved {
-        /// Who, how.
+        /// Who was the last, how.
         decision: Decision,
     },
     /// Somebody said no.
@@ -62,6 +68,9 @@ impl ApprovalState {
 pub struct Decision {
     /// Mail address or account name.
     pub by: String,
+    /// Mail address of whoever decided: one person counts once, whichever way they came.
+    #[serde(default)]
+    pub email: String,
     /// When.
     pub at: UnixMs,
     /// How they proved who they are.
@@ -85,6 +94,9 @@ pub enum Proof {
 pub struct Claim {
     /// Who.
     pub by: String,
+    /// Their mail address.
+    #[serde(default)]
+    pub email: String,
     /// Since when.
     pub at: UnixMs,
 }
@@ -113,6 +125,12 @@ pub struct Approval {
     pub digest: Digest,
     /// Who may decide, by mail address.
     pub testers: Vec<String>,
+    /// How many people must approve.
+    #[serde(default = "one")]
+    pub needed: u32,
+    /// Who is asked when the testers have not decided for long, by mail address.
+    #[serde(default)]
+    pub deputies: Vec<String>,
     /// Mail address of the commit's author, who may not, unless the service allows it.
     pub author_email: String,
     /// Whether the author may decide.
@@ -123,10 +141,23 @@ pub struct Approval {
     pub opened_at: UnixMs,
     /// Until when it can be decided.
     pub expires_at: UnixMs,
+    /// Who has approved in this round, each person once.
+    #[serde(default)]
+    pub approved_by: Vec<Decision>,
+    /// The last of the moments for a reminder that came in this round.
+    #[serde(default)]
+    pub reminded: Option<Reminder>,
+    /// When the deputies were asked in this round; from then on they may decide.
+    #[serde(default)]
+    pub deputies_asked_at: Option<UnixMs>,
     /// Who is testing.
     pub claim: Option<Claim>,
     /// Per tester.
     pub links: BTreeMap<String, LinkRecord>,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// Who acts on an approval.
@@ -157,7 +188,7 @@ impl Actor {
         }
     }
 
-    fn email(&self) -> &str {
+    pub(crate) fn email(&self) -> &str {
         match self {
             Self::Tester { email } | Self::Account { email, .. } => email,
         }
@@ -199,6 +230,11 @@ pub enum ApprovalEvent {
         /// By whom.
         actor: Actor,
     },
+    /// A moment came at which those who have not decided are reminded, or the deputies asked.
+    ReminderDue {
+        /// Of which round the timer was.
+        round: u32,
+    },
     /// The time is over.
     Expired {
         /// Of which round the timer was.
@@ -227,6 +263,7 @@ impl ApprovalEvent {
             Self::Decided { approve: false, .. } => "approval_rejected",
             Self::Claimed { .. } => "approval_claimed",
             Self::Unclaimed { .. } => "approval_unclaimed",
+            Self::ReminderDue { .. } => "approval_reminder_due",
             Self::Expired { .. } => "approval_expired",
             Self::Superseded { .. } => "approval_superseded",
             Self::Reopened { .. } => "approval_reopened",
@@ -234,63 +271,11 @@ impl ApprovalEvent {
     }
 }
 
-/// Why a person's act on an approval was refused; the text is shown to them.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ApprovalRefusal {
-    /// It is over.
-    #[error("this release is already {0}")]
-    NotOpen(&'static str),
-    /// The time is over, though the timer has not fired yet.
-    #[error("the time for this decision is over; ask for it again")]
-    Late,
-    /// The page showed another digest.
-    #[error("the page showed another image than the one that waits for a decision; load it again")]
-    StaleDigest,
-    /// Not one of the testers.
-    #[error("{0} is not one of the testers of this release")]
-    NotATester(String),
-    /// The author may not.
-    #[error("{0} wrote the commit and may not approve it; another tester has to")]
-    OwnCommit(String),
-    /// A reject needs a reason.
-    #[error("a reject needs a comment that says what is wrong")]
-    CommentMissing,
-    /// Too many wrong codes.
-    #[error("too many wrong codes; ask for a new one")]
-    Locked,
-    /// No code was asked for, or it is used or too old.
-    #[error("there is no valid code; ask for a new one")]
-    NoCode,
-    /// Too many codes.
-    #[error("too many codes were asked for; sign in to decide")]
-    TooManyCodes,
-    /// Somebody else is testing.
-    #[error("{0} is testing this release already")]
-    ClaimedBy(String),
-    /// There is no claim to take back.
-    #[error("nobody has claimed this release")]
-    NotClaimed,
-    /// An event that does not fit.
-    #[error("an approval that is {state} cannot take {event}")]
-    Illegal {
-        /// The state.
-        state: &'static str,
-        /// The event.
-        event: &'static str,
-    },
-}
-
 impl Approval {
     /// The link record of a tester; an untouched one if there was nothing yet.
     #[must_use]
     pub fn link(&self, tester: &str) -> LinkRecord {
         self.links.get(tester).cloned().unwrap_or_default()
-    }
-
-    /// Whether `tester` is one of those asked, whatever the case of the letters.
-    #[must_use]
-    pub fn is_tester(&self, email: &str) -> bool {
-        self.testers.iter().any(|tester| tester.eq_ignore_ascii_case(email))
     }
 
     /// Whether a code can be tried now, and which one it is.
@@ -325,9 +310,7 @@ impl Approval {
         match event {
             ApprovalEvent::CodeRequested { tester } => {
                 self.must_be_open(at)?;
-                if !self.is_tester(tester) {
-                    return Err(ApprovalRefusal::NotATester(tester.clone()));
-                }
+                self.must_be_asked(tester)?;
                 let link = next.links.entry(tester.clone()).or_default();
                 if link.code_serial >= CODES_MAX {
                     return Err(ApprovalRefusal::TooManyCodes);
@@ -336,9 +319,7 @@ impl Approval {
             }
             ApprovalEvent::WrongCode { tester } => {
                 self.must_be_open(at)?;
-                if !self.is_tester(tester) {
-                    return Err(ApprovalRefusal::NotATester(tester.clone()));
-                }
+                self.must_be_asked(tester)?;
                 let link = next.links.entry(tester.clone()).or_default();
                 link.wrong_codes = link.wrong_codes.saturating_add(1).min(WRONG_CODES_MAX);
             }
@@ -350,11 +331,15 @@ impl Approval {
                 self.must_be_open(at)?;
                 self.must_be_allowed(actor)?;
                 match &self.claim {
-                    Some(claim) if claim.by != actor.name() => {
+                    Some(claim) if claim.by == actor.name() => {}
+                    // Whoever has approved is done testing; somebody else may go on.
+                    Some(claim) if !self.has_claimant_approved() => {
                         return Err(ApprovalRefusal::ClaimedBy(claim.by.clone()));
                     }
-                    Some(_) => {}
-                    None => next.claim = Some(Claim { by: actor.name().to_owned(), at }),
+                    _ => {
+                        let (by, email) = (actor.name().to_owned(), actor.email().to_owned());
+                        next.claim = Some(Claim { by, email, at });
+                    }
                 }
             }
             ApprovalEvent::Unclaimed { actor } => {
@@ -363,7 +348,15 @@ impl Approval {
                 if next.claim.take().is_none() {
                     return Err(ApprovalRefusal::NotClaimed);
                 }
+                next.admit_deputies(at);
             }
+            ApprovalEvent::ReminderDue { round } => match self.state {
+                ApprovalState::Open if *round == self.round && at < self.expires_at => {
+                    next.reminded = self.reminded.max(self.reminder_reached(at));
+                    next.admit_deputies(at);
+                }
+                _ => return Err(self.illegal(event)),
+            },
             ApprovalEvent::Expired { round } => match self.state {
                 ApprovalState::Open if *round == self.round && at >= self.expires_at => {
                     next.state = ApprovalState::Expired;
@@ -380,6 +373,9 @@ impl Approval {
                     next.state = ApprovalState::Open;
                     next.opened_at = at;
                     next.expires_at = *expires_at;
+                    next.approved_by.clear();
+                    next.reminded = None;
+                    next.deputies_asked_at = None;
                     next.claim = None;
                     next.links.clear();
                 }
@@ -395,9 +391,13 @@ impl Approval {
 
     fn must_be_allowed(&self, actor: &Actor) -> Result<(), ApprovalRefusal> {
         match actor {
-            Actor::Tester { email } if !self.is_tester(email) => Err(ApprovalRefusal::NotATester(email.clone())),
-            _ => Ok(()),
+            Actor::Tester { email } => self.must_be_asked(email),
+            Actor::Account { .. } => Ok(()),
         }
+    }
+
+    fn must_be_asked(&self, email: &str) -> Result<(), ApprovalRefusal> {
+        if self.is_asked(email) { Ok(()) } else { Err(ApprovalRefusal::NotATester(email.to_owned())) }
     }
 
     fn decide(
@@ -413,8 +413,11 @@ impl Approval {
             return Err(ApprovalRefusal::StaleDigest);
         }
         // A reject by the author harms nobody; an approval would be their own.
-        if approve && !self.allow_self_approval && actor.email().eq_ignore_ascii_case(&self.author_email) {
+        if approve && self.is_barred(actor.email()) {
             return Err(ApprovalRefusal::OwnCommit(actor.name().to_owned()));
+        }
+        if approve && self.approved_by.iter().any(|decision| decision.is_by(actor.name(), actor.email())) {
+            return Err(ApprovalRefusal::AlreadyApproved { by: actor.name().to_owned(), missing: self.missing() });
         }
         if !approve && comment.trim().is_empty() {
             return Err(ApprovalRefusal::CommentMissing);
@@ -429,8 +432,18 @@ impl Approval {
             }
             Actor::Account { .. } => Proof::SignedIn,
         };
-        let decision = Decision { by: actor.name().to_owned(), at, proof, comment: comment.trim().to_owned() };
-        self.state = if approve { ApprovalState::Approved { decision } } else { ApprovalState::Rejected { decision } };
+        let (by, email) = (actor.name().to_owned(), actor.email().to_owned());
+        let decision = Decision { by, email, at, proof, comment: comment.trim().to_owned() };
+        if !approve {
+            self.state = ApprovalState::Rejected { decision };
+            return Ok(());
+        }
+        self.approved_by.push(decision.clone());
+        if self.missing() == 0 {
+            self.state = ApprovalState::Approved { decision };
+        } else {
+            self.admit_deputies(at);
+        }
         Ok(())
     }
 }

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    approval::Reminder,
     ids::{ReleaseId, RevisionId, RolloutId, RunId, ServiceName},
     time::UnixMs,
 };
@@ -70,7 +71,7 @@ effects! {
         /// Which.
         release: ReleaseId,
     } = "deploy-test",
-    /// Ask a tester for a decision.
+    /// Ask a tester for a decision, remind them of it, or ask a deputy.
     SendApprovalMail {
         /// On which release.
         release: ReleaseId,
@@ -78,6 +79,9 @@ effects! {
         round: u32,
         /// Whom.
         tester: String,
+        /// Which reminder it is; none: the first mail of the round.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reminder: Option<Reminder>,
     } = "send-approval-mail",
     /// Mail a tester the code they asked for.
     SendCodeMail {
@@ -90,6 +94,15 @@ effects! {
         /// Number of the code.
         serial: u32,
     } = "send-code-mail",
+    /// The next moment for a reminder comes.
+    RemindTesters {
+        /// Of which release.
+        release: ReleaseId,
+        /// Of which round.
+        round: u32,
+        /// Not before.
+        due_at: UnixMs,
+    } = "remind-testers",
     /// The time for a decision is over.
     ExpireApproval {
         /// On which release.
@@ -136,7 +149,8 @@ effects! {
 
 impl Effect {
     /// What it is for. While an effect with this key is pending, asking again replaces it: there is one poll per
-    /// service, one traffic intent per rollout, one mail per release, round and tester.
+    /// service, one traffic intent per rollout, one mail per release, round, tester and
+    /// reminder.
     #[must_use]
     pub fn key(&self) -> String {
         let word = self.kind().word();
@@ -146,11 +160,18 @@ impl Effect {
             Self::PollRepository { service, .. } => format!("{word}/{service}"),
             Self::ExecuteRun { run } => format!("{word}/{run}"),
             Self::DeployTest { release } | Self::Promote { release } => format!("{word}/{release}"),
-            Self::SendApprovalMail { release, round, tester } => format!("{word}/{release}/{round}/{tester}"),
+            Self::SendApprovalMail { release, round, tester, reminder: None } => {
+                format!("{word}/{release}/{round}/{tester}")
+            }
+            Self::SendApprovalMail { release, round, tester, reminder: Some(reminder) } => {
+                format!("{word}/{release}/{round}/{tester}/{}", reminder.word())
+            }
             Self::SendCodeMail { release, round, tester, serial } => {
                 format!("{word}/{release}/{round}/{serial}/{tester}")
             }
-            Self::ExpireApproval { release, round, .. } => format!("{word}/{release}/{round}"),
+            Self::RemindTesters { release, round, .. } | Self::ExpireApproval { release, round, .. } => {
+                format!("{word}/{release}/{round}")
+            }
             Self::StartRevision { rollout } | Self::ApplyTraffic { rollout, .. } => format!("{word}/{rollout}"),
             Self::Measure { rollout, .. } => format!("{word}/{rollout}"),
             Self::DrainRevision { rollout, revision } => format!("{word}/{rollout}/{revision}"),
@@ -171,6 +192,7 @@ impl Effect {
             Self::ExecuteRun { .. }
             | Self::SendApprovalMail { .. }
             | Self::SendCodeMail { .. }
+            | Self::RemindTesters { .. }
             | Self::ExpireApproval { .. }
             | Self::Promote { .. }
             | Self::ApplyTraffic { .. }
@@ -184,6 +206,7 @@ impl Effect {
     pub fn due_at(&self) -> UnixMs {
         match self {
             Self::PollRepository { due_at, .. }
+            | Self::RemindTesters { due_at, .. }
             | Self::ExpireApproval { due_at, .. }
             | Self::Measure { due_at, .. } => *due_at,
             _ => UnixMs(0),
@@ -199,6 +222,7 @@ impl Effect {
             Self::DeployTest { release }
             | Self::SendApprovalMail { release, .. }
             | Self::SendCodeMail { release, .. }
+            | Self::RemindTesters { release, .. }
             | Self::ExpireApproval { release, .. }
             | Self::Promote { release } => &release.service,
             Self::StartRevision { rollout }
@@ -236,6 +260,14 @@ mod tests {
     fn every_kind_has_a_word_of_its_own() {
         let words: BTreeSet<&str> = EffectKind::ALL.iter().map(|kind| kind.word()).collect();
         assert_eq!(words.len(), EffectKind::ALL.len());
+    }
+
+    #[test]
+    fn a_mail_that_an_older_version_asked_for_keeps_its_key() {
+        let text = r#"{"effect":"send_approval_mail","release":"shop/2","round":1,"tester":"a@b.c"}"#;
+        let effect: Effect = serde_json::from_str(text).unwrap();
+        assert_eq!(effect.key(), "send-approval-mail/shop/2/1/a@b.c");
+        assert_eq!(serde_json::to_string(&effect).unwrap(), text);
     }
 
     #[test]

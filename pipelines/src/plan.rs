@@ -12,7 +12,7 @@ pub struct DeliveryPlan {
     pub base: String,
     /// What the target needs to run the image.
     pub deploy: DeployPlan,
-    /// Who tests, until when.
+    /// How many of whom test, until when.
     pub test: TestPlan,
     /// How traffic moves in production.
     pub production: ProductionPlan,
@@ -41,13 +41,23 @@ pub struct DeployPlan {
     pub command: Vec<String>,
 }
 
-/// Who decides, and until when.
+/// How many of whom decide, and until when.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct TestPlan {
     /// Mail addresses of the testers.
     pub testers: Vec<String>,
+    /// How many people must approve.
+    #[serde(default = "one")]
+    pub approvals: u32,
+    /// Mail addresses of those who are asked when the testers have not decided for long.
+    #[serde(default)]
+    pub deputies: Vec<String>,
     /// How long they have, in milliseconds.
     pub expires_ms: u64,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// How traffic moves to a new revision, and who says no.

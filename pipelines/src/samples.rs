@@ -103,7 +103,12 @@ pub(crate) fn plan(strategy: Strategy) -> DeliveryPlan {
             cpu_milli: None,
             command: Vec::new(),
         },
-        test: TestPlan { testers: vec!["qa@example.com".into(), "dev@example.com".into()], expires_ms: HOUR_MS },
+        test: TestPlan {
+            testers: vec!["qa@example.com".into(), "dev@example.com".into()],
+            approvals: 1,
+            deputies: Vec::new(),
+            expires_ms: HOUR_MS,
+        },
         production: production(strategy),
     }
 }

@@ -50,7 +50,7 @@ impl Party {
     pub fn of(kind: EffectKind) -> Self {
         match kind {
             EffectKind::PollRepository => Self::Git,
-            EffectKind::ProcessDelivery | EffectKind::ExpireApproval => Self::Store,
+            EffectKind::ProcessDelivery | EffectKind::RemindTesters | EffectKind::ExpireApproval => Self::Store,
             EffectKind::ExecuteRun => Self::Runner,
             EffectKind::DeployTest | EffectKind::StartRevision | EffectKind::DrainRevision => Self::Engine,
             EffectKind::SendApprovalMail | EffectKind::SendCodeMail => Self::Mail,
@@ -172,10 +172,14 @@ pub enum Why {
     },
     /// The infrastructure is in the way.
     Fault(Fault),
-    /// The testers' mail could not be sent yet; they can decide all the same, signed in.
+    /// The mail to some or all who are asked could not be sent yet; they can decide all the same, signed in.
     MailWaits {
         /// What is wrong.
         fault: Fault,
+        /// Who is not reached.
+        to: Vec<String>,
+        /// Who was reached and has not decided.
+        others: Vec<String>,
         /// Until when they have time.
         until: UnixMs,
     },
@@ -197,10 +201,16 @@ pub enum Why {
         /// Who wrote the commit.
         author: String,
     },
-    /// The testers have it, and nobody has claimed it.
+    /// The testers have it, and nobody has claimed it who could decide alone.
     AwaitingDecision {
-        /// Who may decide.
+        /// Who was asked and has not decided.
         testers: Vec<String>,
+        /// How many have approved.
+        have: u32,
+        /// How many must.
+        need: u32,
+        /// Testers and deputies are too few: somebody else has to sign in and decide too.
+        short: bool,
         /// Until when.
         until: UnixMs,
     },
@@ -226,6 +236,10 @@ pub enum Why {
     Expired {
         /// When the time was over.
         at: UnixMs,
+        /// How many had approved.
+        have: u32,
+        /// How many must.
+        need: u32,
     },
     /// A newer release took its place.
     Superseded {
@@ -393,6 +407,7 @@ impl Why {
             Self::RunFault { .. } | Self::MailWaits { .. } => Person::Operator,
             // What goes wrong the first times often passes by itself.
             Self::Fault(fault) if fault.tries >= FAULT_TRIES_BEFORE_A_PERSON => Person::Operator,
+            Self::AwaitingDecision { short: true, testers, .. } if testers.is_empty() => Person::ReleaseManager,
             Self::AwaitingDecision { testers, .. } => Person::Testers(testers.clone()),
             Self::Claimed { by, .. } => Person::Named(by.clone()),
             Self::BehindClaim { by: Some(by), .. } => Person::Named(by.clone()),

@@ -197,12 +197,19 @@ impl Drivers {
             // Runners lease these; see `EffectQueue::lease_due`.
             Effect::ExecuteRun { run } => Err(TryAgain(format!("{run} is for a runner"))),
             Effect::DeployTest { release } => deploy::deploy_test(self, release).await,
-            Effect::SendApprovalMail { release, round, tester } => {
+            Effect::SendApprovalMail { release, round, tester, reminder: None } => {
                 mail::send_approval_mail(&self.app, &self.post, release, *round, tester).await
+            }
+            Effect::SendApprovalMail { release, round, tester, reminder: Some(reminder) } => {
+                mail::send_reminder(&self.app, &self.post, release, *round, tester, *reminder).await
             }
             Effect::SendCodeMail { release, round, tester, serial } => {
                 mail::send_code_mail(&self.app, &self.post, release, *round, tester, *serial).await
             }
+            Effect::RemindTesters { release, round, .. } => Ok(Outcome::event(Event::Approval {
+                number: release.number,
+                event: ApprovalEvent::ReminderDue { round: *round },
+            })),
             Effect::ExpireApproval { release, round, .. } => Ok(Outcome::event(Event::Approval {
                 number: release.number,
                 event: ApprovalEvent::Expired { round: *round },

@@ -1,12 +1,12 @@
 //! The letters of the mail drivers, written with the templates that the pages use too.
 
 use jiff::tz::TimeZone;
-use pipelines::{plan::Strategy, release::Release, time::UnixMs};
+use pipelines::{approval::Reminder, plan::Strategy, release::Release, time::UnixMs};
 
 use crate::driver::mail::{Facts, Letter, Letters};
 use crate::http::ui::{
     approval::{Commit, Plan},
-    mail::{ApprovalMail, Asked, CodeMail, Mail, MailContext},
+    mail::{ApprovalMail, Asked, CodeMail, Mail, MailContext, Reminder as ReminderWord, ReminderMail},
     rollout::Strategy as StrategyWord,
     text::{Clock, Lang},
 };
@@ -31,7 +31,7 @@ impl Letters for TemplateLetters {
         let mail = ApprovalMail {
             asked: asked(facts),
             pushed_by: release.commit.author.clone(),
-            needed: 1,
+            needed: facts.approval.needed.max(1),
             test_url: facts.test_url.clone(),
             healthy_at_ms: page_ms(release.tested_at.unwrap_or(release.changed_at)),
             how_to_test: Vec::new(),
@@ -43,6 +43,24 @@ impl Letters for TemplateLetters {
             open_for_ms: i64::try_from(facts.approval.expires_at.since_ms(facts.approval.opened_at))
                 .unwrap_or(i64::MAX),
             plan: plan(&release.plan.production.strategy),
+        };
+        letter(mail.render(&context(facts)))
+    }
+
+    fn reminder(&self, facts: &Facts, reminder: Reminder, is_deputy: bool) -> Result<Letter, String> {
+        let approval = &facts.approval;
+        let mail = ReminderMail {
+            asked: asked(facts),
+            reminder: match reminder {
+                Reminder::HalfTime => ReminderWord::HalfTime,
+                Reminder::Deputies => ReminderWord::Deputy,
+                Reminder::LastCall => ReminderWord::LastCall,
+            },
+            is_deputy,
+            test_url: facts.test_url.clone(),
+            claimed_by: approval.claim.as_ref().map(|claim| claim.by.clone()),
+            approved_by: approval.approved_by.iter().map(|decision| decision.by.clone()).collect(),
+            needed: approval.needed.max(1),
         };
         letter(mail.render(&context(facts)))
     }

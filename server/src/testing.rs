@@ -228,6 +228,11 @@ impl Stage {
 
     /// A runner takes the run and leads it to a pushed image; gives its release.
     pub(crate) async fn built(&self, run: &RunId, strategy: Strategy) -> ReleaseId {
+        self.built_as(run, plan(strategy)).await
+    }
+
+    /// The same, delivered as this plan says.
+    pub(crate) async fn built_as(&self, run: &RunId, plan: DeliveryPlan) -> ReleaseId {
         let runner: RunnerName = "runner-1".parse().unwrap();
         let lease = RunnerRequest::Lease { runner: runner.clone(), protocol: PROTOCOL_VERSION, busy_with: Vec::new() };
         let given = self.app.agent_request(&runner, lease).await.unwrap();
@@ -248,7 +253,7 @@ impl Stage {
                     changes: Vec::new(),
                 },
             },
-            Report::Prepared { steps, plan: Box::new(plan(strategy)), releases: true },
+            Report::Prepared { steps, plan: Box::new(plan), releases: true },
             Report::StepStarted { step: "test".into(), at },
             Report::StepFinished { step: "test".into(), at, outcome: StepOutcome::Passed },
             Report::Succeeded {
@@ -278,6 +283,14 @@ impl Stage {
     pub(crate) async fn awaiting(&self, service: &str) -> ReleaseId {
         let run = self.pushed(service).await;
         let release = self.built(&run, Strategy::Rolling).await;
+        self.tested(&release).await;
+        release
+    }
+
+    /// The same, with these testers and how many must approve.
+    pub(crate) async fn awaiting_of(&self, service: &str, test: TestPlan) -> ReleaseId {
+        let run = self.pushed(service).await;
+        let release = self.built_as(&run, DeliveryPlan { test, ..plan(Strategy::Rolling) }).await;
         self.tested(&release).await;
         release
     }
@@ -363,7 +376,7 @@ fn plan(strategy: Strategy) -> DeliveryPlan {
             cpu_milli: None,
             command: Vec::new(),
         },
-        test: TestPlan { testers: vec![TESTER.into()], expires_ms: 3_600_000 },
+        test: TestPlan { testers: vec![TESTER.into()], approvals: 1, deputies: Vec::new(), expires_ms: 3_600_000 },
         production: ProductionPlan { strategy, judge: JudgePolicy::default() },
     }
 }

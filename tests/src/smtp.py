@@ -1,7 +1,7 @@
 """The SMTP server of the tests: aiosmtpd, spoken to by JSON lines.
 
 Arguments: one JSON object {"user", "password", "tls": null|"starttls"|"implicit", "cert", "key"}.
-Standard input: {"refuse": null | {"at": "mail"|"rcpt"|"data", "reply": "451 ..."}, "hang_up": bool,
+Standard input: {"refuse": null | {"at": "mail"|"rcpt"|"data", "reply": "451 ...", "to": null | "address"}, "hang_up": bool,
 "hang": bool} sets how it answers from now on.
 Standard output: {"event": "ready", "port"}, {"event": "set"} for each line of input, {"event": "auth"} for each AUTH command,
 {"event": "mail", ...} for each mail it took.
@@ -45,7 +45,7 @@ class Handler:
 
     async def handle_RCPT(self, server, session, envelope, address, options):
         refusal = self.refusal("rcpt")
-        if refusal:
+        if refusal and self.refuse.get("to") in (None, address):
             return refusal
         envelope.rcpt_tos.append(address)
         return "250 OK"

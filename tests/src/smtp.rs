@@ -44,6 +44,8 @@ pub enum Refusal {
     AtMail(String),
     /// Answers this to RCPT TO.
     AtRecipient(String),
+    /// Answers the second to RCPT TO the first, and takes mails to others.
+    OneRecipient(String, String),
     /// Answers this to the whole mail.
     AtData(String),
     /// Takes the mail, and closes the connection before it says so.
@@ -221,6 +223,7 @@ impl Smtp {
         match refusal {
             Some(Refusal::AtMail(reply)) => refuse = json!({ "at": "mail", "reply": reply }),
             Some(Refusal::AtRecipient(reply)) => refuse = json!({ "at": "rcpt", "reply": reply }),
+            Some(Refusal::OneRecipient(to, reply)) => refuse = json!({ "at": "rcpt", "reply": reply, "to": to }),
             Some(Refusal::AtData(reply)) => refuse = json!({ "at": "data", "reply": reply }),
             Some(Refusal::HangUpAfterData | Refusal::HangAfterData) | None => {}
         }

@@ -13,6 +13,8 @@ mod rollout;
 mod sample;
 #[path = "e2e/tester.rs"]
 mod tester;
+#[path = "e2e/testers.rs"]
+mod testers;
 #[path = "e2e/train.rs"]
 mod train;
 #[path = "e2e/visitors.rs"]

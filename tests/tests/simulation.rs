@@ -144,6 +144,12 @@ fn without_lanes_effects_undo_each_other() {
 }
 
 #[test]
+fn without_a_look_before_it_a_reminder_comes_after_the_decision() {
+    let words = ["reminds of what is decided", "after a later one"];
+    is_needed(Safeguards { looks_before_reminding: false, ..Safeguards::ALL_ON }, &words);
+}
+
+#[test]
 fn without_one_transaction_a_crash_stops_the_train() {
     is_needed(Safeguards { one_transaction: false, ..Safeguards::ALL_ON }, &["nothing moves it", "was run last"]);
 }

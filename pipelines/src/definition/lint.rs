@@ -1,16 +1,17 @@
-//! The rules of the top of the file, `on`, `network`, `image`, `values` and `test`. Steps and production have files of
-//! their own beside this one.
+//! The rules of the top of the file, `on`, `network`, `image`, `values`. Steps, `test` and
+//! production have files of their own beside this one.
 
 mod production;
 mod steps;
+mod test;
 
 use std::collections::HashMap;
 use std::str::FromStr;
 
 use super::base::{BaseRef, DOCKERFILE_BASE};
 use super::diagnostic::{Code, Diagnostic, Place};
-use super::model::{Definition, Health, ImageBuild, Network, On, Production, Test};
-use super::names::{Call, Glob, MailAddress};
+use super::model::{Definition, Health, ImageBuild, Network, On, Production};
+use super::names::{Call, Glob};
 use super::reader::{Fields, Lint, Shape};
 use super::tree::{Content, Entry, Kind, Node};
 use super::units::TimeSpan;
@@ -19,7 +20,6 @@ use crate::ids::{SERVICE_NAME_MAX_CHARS, ServiceName};
 
 const BRANCHES_MAX: usize = 50;
 const CALLS_MAX: usize = 100;
-const TESTERS_MAX: usize = 50;
 const ARGS_MAX: usize = 100;
 const ARG_MAX_BYTES: usize = 32 * 1024;
 
@@ -71,12 +71,6 @@ const IMAGE: Shape = Shape {
         ("secrets", "remove it; until it works, fetch what needs a secret in a step"),
     ],
 };
-const TEST: Shape = Shape {
-    what: "`test`",
-    keys: &["testers", "approvals", "expires"],
-    later: &[("deputies", "remove it; until it works, name the deputies as testers")],
-};
-
 /// Every mapping with fixed keys, by its name in the JSON Schema; the test against drift walks it.
 #[cfg(test)]
 pub(super) const SHAPES: [(&str, &Shape); 11] = [
@@ -85,7 +79,7 @@ pub(super) const SHAPES: [(&str, &Shape); 11] = [
     ("Network", &NETWORK),
     ("Health", &HEALTH),
     ("ImageBuild", &IMAGE),
-    ("Test", &TEST),
+    ("Test", &test::TEST),
     ("Step", &steps::STEP),
     ("When", &steps::WHEN),
     ("Production", &production::PRODUCTION),
@@ -110,7 +104,7 @@ pub(super) fn definition(lint: &mut Lint, root: &Node, file_name: &str) -> Optio
     let steps = file.get("steps").map(|entry| steps::steps(lint, &entry.value)).unwrap_or_default();
     let image = file.get("image").map(|entry| image(lint, entry, base.as_ref())).unwrap_or_default();
     let values = file.get("values").map(|entry| values(lint, &entry.value)).unwrap_or_default();
-    let test = test(lint, file.get("test"), &file);
+    let test = test::test(lint, file.get("test"), &file);
     let production = match file.get("production") {
         Some(entry) => production::production(lint, entry),
         None => Production::default(),
@@ -267,63 +261,12 @@ fn json(lint: &mut Lint, node: &Node) -> serde_json::Value {
     }
 }
 
-fn test(lint: &mut Lint, entry: Option<&Entry>, file: &Fields<'_>) -> Test {
-    let mut test = Test::default();
-    let fields = entry.and_then(|entry| lint.fields(&entry.value, entry.place, &TEST));
-    let Some(fields) = fields else {
-        if entry.is_none() {
-            warn_no_testers(lint, file.place);
-        }
-        return test;
-    };
-    match fields.get("testers") {
-        Some(entry) => {
-            let testers = lint.texts::<MailAddress>(&entry.value, "testers", TESTERS_MAX);
-            no_duplicates(lint, &testers, "testers");
-            if matches!(&entry.value.content, Content::List(items) if items.is_empty()) {
-                warn_no_testers(lint, entry.place);
-            }
-            test.testers = testers.into_iter().map(|(tester, _)| tester).collect();
-        }
-        None => warn_no_testers(lint, fields.place),
-    }
-    if let Some(entry) = fields.get("approvals") {
-        approvals(lint, entry);
-    }
-    let bounds = TimeSpan::from_secs(1)..=TimeSpan::from_secs(90 * 24 * 3600);
-    if let Some(expires) = time_span(lint, &fields, "expires", bounds) {
-        test.expires = expires;
-    }
-    test
-}
-
-fn warn_no_testers(lint: &mut Lint, place: Place) {
-    lint.report(
-        Diagnostic::warning(Code::MissingKey, place, "nobody is asked to test")
-            .why("no mail is sent; a release waits until somebody who may decide signs in")
-            .help("write `test: {testers: [qa@example.com]}`"),
-    );
-}
-
-fn approvals(lint: &mut Lint, entry: &Entry) {
-    match lint.integer(&entry.value, "approvals", 0..=1_000) {
-        Some(0) => lint.report(
-            Diagnostic::error(Code::BadValue, entry.value.place, "a release without an approval is not possible")
-                .help("write `approvals: 1`, or remove the key"),
-        ),
-        None | Some(1) => {}
-        Some(_) => lint.report(
-            Diagnostic::error(Code::NotSupportedYet, entry.value.place, "more than one approval is not supported yet")
-                .help("write `approvals: 1`, or remove the key"),
-        ),
-    }
-}
-
 fn no_duplicates<T: ToString>(lint: &mut Lint, values: &[(T, Place)], what: &str) {
     let mut seen: HashMap<String, u32> = HashMap::new();
     for (value, place) in values {
         let text = value.to_string();
-        if let Some(line) = seen.get(&text) {
+        // Mail addresses and hosts are the same in any case; the rest is lower case anyway.
+        if let Some(line) = seen.get(&text.to_lowercase()) {
             let message = format!("{} is written twice in {}", quote(&text), quote(what));
             lint.report(
                 Diagnostic::error(Code::DuplicateName, *place, message)
@@ -331,7 +274,7 @@ fn no_duplicates<T: ToString>(lint: &mut Lint, values: &[(T, Place)], what: &str
                     .help("remove one of them"),
             );
         } else {
-            seen.insert(text, place.line);
+            seen.insert(text.to_lowercase(), place.line);
         }
     }
 }

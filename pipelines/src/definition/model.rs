@@ -210,13 +210,18 @@ pub struct Test {
     #[serde(default)]
     #[schemars(schema_with = "one_or_many")]
     pub testers: Vec<MailAddress>,
-    /// How many of them must approve. Left out: 1; more is not supported yet.
+    /// How many different people must approve; whoever wrote the commit is none of them. Left out: 1.
     #[serde(default = "default_approvals")]
-    #[schemars(range(min = 1, max = 1))]
+    #[schemars(range(min = 1, max = 100))]
     pub approvals: u32,
-    /// How long they have. Left out: `72h`.
+    /// How long they have. At half of it those who have not decided are reminded, at 75 % the deputies are asked, at 90 %
+    /// is the last call. Then nothing is approved and nothing fails, and anybody can ask again. Left out: `72h`.
     #[serde(default = "default_expires")]
     pub expires: TimeSpan,
+    /// Mail addresses of those who stand in for the testers: asked at 75 % of the time. Left out: nobody does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "one_or_many")]
+    pub deputies: Vec<MailAddress>,
 }
 
 fn default_approvals() -> u32 {
@@ -229,7 +234,7 @@ fn default_expires() -> TimeSpan {
 
 impl Default for Test {
     fn default() -> Self {
-        Test { testers: Vec::new(), approvals: default_approvals(), expires: default_expires() }
+        Test { testers: Vec::new(), approvals: default_approvals(), expires: default_expires(), deputies: Vec::new() }
     }
 }
 

@@ -29,10 +29,15 @@ impl Definition {
         }
     }
 
-    /// Who decides, and until when.
+    /// How many of whom decide, and until when.
     pub fn test_plan(&self) -> plan::TestPlan {
-        let Test { testers, approvals: _, expires } = &self.test;
-        plan::TestPlan { testers: testers.iter().map(ToString::to_string).collect(), expires_ms: expires.as_millis() }
+        let Test { testers, approvals, expires, deputies } = &self.test;
+        plan::TestPlan {
+            testers: testers.iter().map(ToString::to_string).collect(),
+            approvals: *approvals,
+            deputies: deputies.iter().map(ToString::to_string).collect(),
+            expires_ms: expires.as_millis(),
+        }
     }
 
     /// How traffic moves to a new revision, and who says no.

@@ -1,10 +1,10 @@
 //! How one event moves a train: each machine's own transition, and what follows from it for the others. Everything is
-//! gathered in one [`Change`]; nothing is stored here.
+//! gathered in one [`Change`]; nothing is stored here. What follows from approvals stands beside ([`approvals`]).
 
-use std::collections::BTreeMap;
+mod approvals;
 
 use crate::{
-    approval::{Approval, ApprovalEvent, ApprovalState},
+    approval::{Approval, ApprovalEvent},
     effect::Effect,
     ids::{ReleaseId, RolloutId, RunId, ServiceName},
     release::{Release, ReleaseEvent, ReleaseState},
@@ -243,35 +243,6 @@ impl Step<'_> {
         }
     }
 
-    fn open_approval(&mut self, release: &Release) -> Result<(), Refusal> {
-        let number = release.id.number;
-        let expires_at = self.at.plus_ms(release.plan.test.expires_ms);
-        let approval = match self.records.approval(&release.id)? {
-            Some(earlier) => earlier.transition(&ApprovalEvent::Reopened { expires_at }, self.at)?,
-            None => Approval {
-                release: release.id.clone(),
-                round: 1,
-                digest: release.digest.clone(),
-                testers: release.plan.test.testers.clone(),
-                author_email: release.commit.author_email.clone(),
-                allow_self_approval: self.service.allow_self_approval,
-                state: ApprovalState::Open,
-                opened_at: self.at,
-                expires_at,
-                claim: None,
-                links: BTreeMap::new(),
-            },
-        };
-        self.note(format!("approval {}", release.id), "approval_opened", None, approval.testers.join(", "));
-        self.change.ask.extend(approval_effects(&approval));
-        self.change.approvals.insert(number, approval);
-        Ok(())
-    }
-
-    fn withdraw_approval_effects(&mut self, approval: &Approval) {
-        self.change.withdraw.extend(approval_effects(approval).iter().map(Effect::key));
-    }
-
     pub(super) fn ask_again(&mut self, number: u32, by: &str) -> Result<(), Refusal> {
         let release = self.release(number)?;
         if self.change.train.newest_release != Some(number) {
@@ -280,69 +251,6 @@ impl Step<'_> {
         self.move_release(&release, &ReleaseEvent::AskedAgain, format!("by {by}"))?;
         self.use_test_for(number);
         Ok(())
-    }
-
-    // Approvals.
-
-    pub(super) fn on_approval(&mut self, number: u32, event: &ApprovalEvent) -> Result<(), Refusal> {
-        let approval = self.approval(number)?;
-        // The clock was set back after the timer was due. Without a new timer nothing would ever end this approval.
-        if let ApprovalEvent::Expired { round } = event
-            && *round == approval.round
-            && approval.state == ApprovalState::Open
-            && self.at < approval.expires_at
-        {
-            self.change.ask.push(expiry_effect(&approval));
-            return Ok(());
-        }
-        let next = approval.transition(event, self.at)?;
-        if next == approval {
-            return Ok(());
-        }
-        let detail = match event {
-            ApprovalEvent::Decided { actor, comment, .. } => format!("{}: {}", actor.name(), comment.trim()),
-            ApprovalEvent::Claimed { actor } | ApprovalEvent::Unclaimed { actor } => actor.name().to_owned(),
-            ApprovalEvent::CodeRequested { tester } | ApprovalEvent::WrongCode { tester } => tester.clone(),
-            _ => String::new(),
-        };
-        let change = Some((approval.state.word(), next.state.word()));
-        self.note(format!("approval {}", approval.release), event.word(), change, detail);
-        self.change.approvals.insert(number, next.clone());
-        match event {
-            ApprovalEvent::CodeRequested { tester } => {
-                self.change.ask.push(Effect::SendCodeMail {
-                    release: approval.release.clone(),
-                    round: approval.round,
-                    tester: tester.clone(),
-                    serial: next.link(tester).code_serial,
-                });
-                return Ok(());
-            }
-            ApprovalEvent::Unclaimed { .. } => return self.next_to_test(),
-            ApprovalEvent::WrongCode { .. } | ApprovalEvent::Claimed { .. } => return Ok(()),
-            ApprovalEvent::Decided { .. } | ApprovalEvent::Expired { .. } => {}
-            // These follow from releases and never come alone.
-            ApprovalEvent::Superseded { .. } | ApprovalEvent::Reopened { .. } => {
-                return Err(IllegalTransition::new(&approval.release, approval.state.word(), event.word()).into());
-            }
-        }
-        self.withdraw_approval_effects(&approval);
-        let release = self.release(number)?;
-        match &next.state {
-            ApprovalState::Approved { decision } => {
-                let event = ReleaseEvent::Approved { by: decision.by.clone() };
-                self.move_release(&release, &event, decision.by.clone())?;
-                self.change.ask.push(Effect::Promote { release: release.id.clone() });
-            }
-            ApprovalState::Rejected { decision } => {
-                let event = ReleaseEvent::Rejected { by: decision.by.clone(), comment: decision.comment.clone() };
-                self.move_release(&release, &event, decision.comment.clone())?;
-            }
-            _ => {
-                self.move_release(&release, &ReleaseEvent::Expired, String::new())?;
-            }
-        }
-        self.next_to_test()
     }
 
     // Rollouts.
@@ -508,17 +416,4 @@ impl Step<'_> {
         let reason = format!("replaced by release {waiting}");
         self.on_rollout(running, &RolloutEvent::Abort { by: by.to_owned(), reason })
     }
-}
-
-fn approval_effects(approval: &Approval) -> Vec<Effect> {
-    let mails = approval.testers.iter().map(|tester| Effect::SendApprovalMail {
-        release: approval.release.clone(),
-        round: approval.round,
-        tester: tester.clone(),
-    });
-    mails.chain([expiry_effect(approval)]).collect()
-}
-
-fn expiry_effect(approval: &Approval) -> Effect {
-    Effect::ExpireApproval { release: approval.release.clone(), round: approval.round, due_at: approval.expires_at }
 }

@@ -1,5 +1,7 @@
 //! How the machines of one service move together, on records in memory. Chance and crashes are the simulator's.
 
+mod approvals;
+
 use super::*;
 use crate::{
     approval::{Actor, ApprovalState},
@@ -233,7 +235,7 @@ fn one_release_goes_all_the_way_and_asks_for_each_station_once() {
     assert_eq!(line.keys(), ["deploy-test/shop/1"]);
     line.tested(number);
     let mails = ["send-approval-mail/shop/1/1/dev@example.com", "send-approval-mail/shop/1/1/qa@example.com"];
-    assert_eq!(line.keys(), [&["expire-approval/shop/1/1"], &mails[..]].concat());
+    assert_eq!(line.keys(), [&["expire-approval/shop/1/1", "remind-testers/shop/1/1"], &mails[..]].concat());
     line.on(decided(number, true));
     // Who has not been asked by mail yet need not be asked any more.
     assert_eq!(line.keys(), ["promote/shop/1"]);

@@ -41,6 +41,8 @@ pub struct ReleaseFacts<'a> {
     pub superseded_by: Option<String>,
     /// What the infrastructure keeps from happening.
     pub fault: Option<Fault>,
+    /// Those of the asked to whom no mail could be sent yet.
+    pub unreached: Vec<String>,
     /// How far its promotion is, in bytes.
     pub promoted_bytes: Option<(u64, u64)>,
     /// Now.
@@ -106,7 +108,10 @@ pub fn why_release(facts: &ReleaseFacts<'_>) -> Why {
         }
         ReleaseState::AwaitingApproval => awaiting(facts),
         ReleaseState::Rejected { by, comment } => Why::Rejected { by: by.clone(), at, comment: comment.clone() },
-        ReleaseState::Expired => Why::Expired { at },
+        ReleaseState::Expired => {
+            let (have, need) = facts.approval.map_or((0, 1), |approval| (approval.have(), approval.needed.max(1)));
+            Why::Expired { at, have, need }
+        }
         ReleaseState::Superseded { by } => Why::Superseded { release: *by, by: facts.superseded_by.clone() },
         ReleaseState::Promoting => fault_or(facts, Why::Promoting { bytes: facts.promoted_bytes }),
         ReleaseState::WaitingForRollout => Why::WaitsForRollout { release: facts.rolling_out },
@@ -126,16 +131,25 @@ fn fault_or(facts: &ReleaseFacts<'_>, otherwise: Why) -> Why {
 
 fn awaiting(facts: &ReleaseFacts<'_>) -> Why {
     let Some(approval) = facts.approval.filter(|approval| approval.state == ApprovalState::Open) else {
-        return Why::AwaitingDecision {
-            testers: facts.release.plan.test.testers.clone(),
-            until: facts.release.changed_at.plus_ms(facts.release.plan.test.expires_ms),
-        };
+        let plan = &facts.release.plan.test;
+        let (testers, need) = (plan.testers.clone(), plan.approvals.max(1));
+        let until = facts.release.changed_at.plus_ms(plan.expires_ms);
+        return Why::AwaitingDecision { testers, have: 0, need, short: false, until };
     };
     let until = approval.expires_at;
-    match (&approval.claim, &facts.fault) {
+    match (approval.covering_claim(), &facts.fault) {
         (Some(claim), _) => Why::Claimed { by: claim.by.clone(), since: claim.at, until },
-        (None, Some(fault)) => Why::MailWaits { fault: fault.clone(), until },
-        (None, None) => Why::AwaitingDecision { testers: approval.testers.clone(), until },
+        (None, Some(fault)) => {
+            let (to, others) = approval.undecided().into_iter().partition(|email| facts.unreached.contains(email));
+            Why::MailWaits { fault: fault.clone(), to, others, until }
+        }
+        (None, None) => Why::AwaitingDecision {
+            testers: approval.undecided(),
+            have: approval.have(),
+            need: approval.needed.max(1),
+            short: approval.is_short_of_people(),
+            until,
+        },
     }
 }
 

@@ -64,16 +64,22 @@ impl Why {
                 format!("has to look; it is tried again at {}", utc(fault.next_at))
             }
             Self::Fault(fault) => format!("it is tried again at {}, nobody needs to act yet", utc(fault.next_at)),
-            Self::MailWaits { fault, .. } => {
-                format!(
-                    "looks at the mail server, it is tried again at {}; signed in, a tester can decide",
-                    utc(fault.next_at)
-                )
+            Self::MailWaits { fault, others, until, .. } => {
+                let again = utc(fault.next_at);
+                let meanwhile = if others.is_empty() {
+                    "signed in, a tester can decide".to_owned()
+                } else {
+                    format!("{} can decide by {}", others.join(" or "), utc(*until))
+                };
+                format!("corrects the address or looks at the mail server, it is tried again at {again}; {meanwhile}")
             }
             Self::BehindClaim { by: Some(_), .. } => "decides first".into(),
             Self::BehindClaim { by: None, .. } => "it is next".into(),
             Self::DeployingToTest => "then the testers are mailed".into(),
             Self::UnhealthyInTest { .. } => "corrects it and pushes again".into(),
+            Self::AwaitingDecision { short: true, testers, until, .. } if !testers.is_empty() => {
+                format!("approves or rejects it by {}, and a release manager too", utc(*until))
+            }
             Self::AwaitingDecision { until, .. } | Self::Claimed { until, .. } => {
                 format!("approves or rejects it by {}", utc(*until))
             }
@@ -132,7 +138,12 @@ impl Why {
                 format!("the run makes no release, because {ref_name} is neither the release branch nor a release tag")
             }
             Self::Fault(fault) => format!("the infrastructure is in the way, not the code: {}", fault_text(fault)),
-            Self::MailWaits { fault, .. } => format!("the testers' mail is not sent yet: {}", fault_text(fault)),
+            Self::MailWaits { fault, others, .. } if others.is_empty() => {
+                format!("the testers' mail is not sent yet: {}", fault_text(fault))
+            }
+            Self::MailWaits { fault, to, .. } => {
+                format!("the mail to {} is not sent yet: {}", to.join(" and "), fault_text(fault))
+            }
             Self::BehindClaim { release, .. } => {
                 format!("release {release} has the test environment and is being tested")
             }
@@ -140,10 +151,18 @@ impl Why {
             Self::UnhealthyInTest { reason, .. } => {
                 format!("it did not become healthy in the test environment{}", said(reason))
             }
-            Self::AwaitingDecision { .. } => "it waits for a decision and nobody has claimed it".into(),
+            Self::AwaitingDecision { need: 0..=1, .. } => "it waits for a decision and nobody has claimed it".into(),
+            Self::AwaitingDecision { testers, have, need, .. } => {
+                let more = need.saturating_sub(*have);
+                let asked = if testers.is_empty() { "nobody".to_owned() } else { testers.join(", ") };
+                format!("it waits for {more} more of {need} approvals; asked: {asked}")
+            }
             Self::Claimed { by, since, .. } => format!("{by} is testing it since {}", utc(*since)),
             Self::Rejected { by, at, comment } => format!("{by} rejected it at {}{}", utc(*at), said(comment)),
-            Self::Expired { at } => format!("nobody decided until {}", utc(*at)),
+            Self::Expired { at, have: 0, .. } => format!("nobody decided until {}", utc(*at)),
+            Self::Expired { at, have, need } => {
+                format!("{have} of {need} had approved it when its time ended at {}", utc(*at))
+            }
             Self::Superseded { release, by } => {
                 let by = by.as_ref().map_or_else(String::new, |by| format!(" by {by}"));
                 format!("release {release}{by} took its place")

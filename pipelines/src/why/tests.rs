@@ -32,7 +32,12 @@ fn release(state: ReleaseState) -> Release {
                 cpu_milli: None,
                 command: Vec::new(),
             },
-            test: TestPlan { testers: vec!["qa@example.com".into()], expires_ms: HOUR_MS },
+            test: TestPlan {
+                testers: vec!["qa@example.com".into()],
+                approvals: 1,
+                deputies: Vec::new(),
+                expires_ms: HOUR_MS,
+            },
             production: ProductionPlan {
                 strategy: Strategy::Canary { steps: vec![CanaryStep { weight_percent: 10, hold_ms: 60_000 }] },
                 judge: JudgePolicy {
@@ -65,11 +70,16 @@ fn approval(of: &Release) -> Approval {
         round: 1,
         digest: of.digest.clone(),
         testers: of.plan.test.testers.clone(),
+        needed: of.plan.test.approvals,
+        deputies: of.plan.test.deputies.clone(),
         author_email: of.commit.author_email.clone(),
         allow_self_approval: false,
         state: ApprovalState::Open,
         opened_at: AT,
         expires_at: AT.plus_ms(HOUR_MS),
+        approved_by: Vec::new(),
+        reminded: None,
+        deputies_asked_at: None,
         claim: None,
         links: [].into(),
     }
@@ -84,6 +94,7 @@ fn facts<'a>(release: &'a Release) -> ReleaseFacts<'a> {
         behind: None,
         superseded_by: None,
         fault: None,
+        unreached: Vec::new(),
         promoted_bytes: None,
         at: AT,
     }
@@ -222,4 +233,40 @@ fn who_aborted_a_rollout_is_named() {
     let release = release(ReleaseState::RolledBack { reason });
     let why = why_release(&facts(&release));
     assert!(matches!(why, Why::RolledBack { cause: BackCause::Person { ref by }, .. } if by == "mei"), "{why:?}");
+}
+
+#[test]
+fn of_several_approvals_it_says_how_many_are_missing_and_who_is_asked() {
+    let mut release = release(ReleaseState::AwaitingApproval);
+    release.plan.test.testers.extend(["lee@example.com".into(), "mei@example.com".into()]);
+    release.plan.test.approvals = 2;
+    let by_lee = ApprovalEvent::Decided {
+        actor: Actor::Account { name: "lee".into(), email: "lee@example.com".into() },
+        digest: release.digest.clone(),
+        approve: true,
+        comment: String::new(),
+    };
+    let one = approval(&release).transition(&by_lee, AT).unwrap();
+    let why = why_release(&ReleaseFacts { approval: Some(&one), ..facts(&release) });
+    // Mei wrote the commit.
+    assert!(why.to_string().starts_with("it waits for 1 more of 2 approvals; asked: qa@example.com; qa@example.com"));
+    assert_eq!(why.person(), Person::Testers(vec!["qa@example.com".into()]));
+
+    let fault = Fault { party: Party::Mail, error: "550 no such user".into(), tries: 1, next_at: AT.plus_ms(1_000) };
+    let unreached = vec!["qa@example.com".into()];
+    let open = approval(&release);
+    let why = why_release(&ReleaseFacts { approval: Some(&open), fault: Some(fault), unreached, ..facts(&release) });
+    let text = why.to_string();
+    assert!(text.starts_with("the mail to qa@example.com is not sent yet: the mail server said \"550"), "{text}");
+    assert!(text.contains("lee@example.com can decide by"), "{text}");
+    assert_eq!(why.person(), Person::Operator);
+
+    release.plan.test.approvals = 3;
+    let short = approval(&release);
+    let why = why_release(&ReleaseFacts { approval: Some(&short), ..facts(&release) });
+    assert!(why.to_string().ends_with("and a release manager too"), "{why}");
+
+    let release = self::release(ReleaseState::Expired);
+    let why = why_release(&ReleaseFacts { approval: Some(&one), ..facts(&release) });
+    assert!(why.to_string().starts_with("1 of 2 had approved it"), "{why}");
 }

@@ -2,7 +2,7 @@
 //! what the infrastructure keeps from happening. Reading only. Not here: how it is shown.
 
 use pipelines::{
-    approval::{Approval, ApprovalState},
+    approval::{Approval, ApprovalState, Claim, Reminder},
     effect::{Effect, PendingEffect},
     ids::{ReleaseId, RolloutId, RunId, ServiceName},
     release::{Release, ReleaseState},
@@ -96,11 +96,12 @@ impl ServiceRow {
             Why::CodeFailed { .. }
             | Why::RunFault { .. }
             | Why::Fault(_)
-            | Why::MailWaits { .. }
             | Why::UnhealthyInTest { .. }
             | Why::Rejected { .. }
             | Why::Expired { .. } => Group::Failing,
             Why::RolledBack { cause: BackCause::Judge { .. }, .. } => Group::Failing,
+            // Where some were reached, the release goes on without the others.
+            Why::MailWaits { others, .. } if others.is_empty() => Group::Failing,
             Why::NothingPushed
             | Why::RunHeld { .. }
             | Why::RunCancelled { .. }
@@ -126,24 +127,36 @@ impl ServiceRow {
     }
 }
 
-/// Whether `caller` is one of those who decide: a tester by role, or one whom the pipeline file names.
-#[must_use]
-pub fn is_decider(approval: &Approval, caller: &Caller) -> bool {
-    caller.may(Role::Tester) || approval.is_tester(&caller.account.email)
+/// A mail about an open approval that the mail server has not taken yet.
+#[derive(Clone, Debug)]
+pub struct Undelivered {
+    /// Whom it is for.
+    pub to: String,
+    /// What is wrong, and when it is tried again.
+    pub fault: Fault,
 }
 
-/// Whether the decision on `approval` waits for `caller`: they may take it, nobody else is testing, it is not their own
-/// commit. An expired one waits for whoever could ask again.
+/// Whether `caller` is one of those who decide: a tester by role, or one whom the pipeline file names and who was asked.
+#[must_use]
+pub fn is_decider(approval: &Approval, caller: &Caller) -> bool {
+    caller.may(Role::Tester) || approval.is_asked(&caller.account.email)
+}
+
+/// Whether the decision on `approval` waits for `caller`: they may take it and have not, nobody else is testing who can
+/// decide alone, it is not their own commit. An expired one waits for whoever could ask again.
 #[must_use]
 pub fn waits_for(approval: &Approval, caller: &Caller) -> bool {
-    let is_asked = is_decider(approval, caller);
-    let is_author = caller.account.email.eq_ignore_ascii_case(&approval.author_email);
-    let is_claimed_by_other = approval
-        .claim
-        .as_ref()
-        .is_some_and(|claim| claim.by != caller.account.name && !claim.by.eq_ignore_ascii_case(&caller.account.email));
-    let is_undecided = matches!(approval.state, ApprovalState::Open | ApprovalState::Expired);
-    is_undecided && is_asked && !is_claimed_by_other && (approval.allow_self_approval || !is_author)
+    let (name, email) = (caller.account.name.as_str(), caller.account.email.as_str());
+    let is_others = |claim: &Claim| claim.by != name && !claim.by.eq_ignore_ascii_case(email);
+    let is_undecided = match approval.state {
+        ApprovalState::Open => !approval.has_approved(name, email),
+        ApprovalState::Expired => true,
+        _ => false,
+    };
+    is_undecided
+        && is_decider(approval, caller)
+        && !approval.covering_claim().is_some_and(is_others)
+        && !approval.is_barred(email)
 }
 
 impl App {
@@ -275,6 +288,7 @@ impl App {
             behind: behind.as_ref(),
             superseded_by,
             fault: self.release_fault(release, approval),
+            unreached: approval.map_or_else(Vec::new, |it| self.undelivered(it).into_iter().map(|it| it.to).collect()),
             promoted_bytes: self.promotion_of(&release.id),
             at: self.now(),
         }))
@@ -356,14 +370,7 @@ impl App {
         match release.state {
             ReleaseState::DeployingTest => failed(&Effect::DeployTest { release: id.clone() }),
             ReleaseState::Promoting => failed(&Effect::Promote { release: id.clone() }),
-            ReleaseState::AwaitingApproval => {
-                let approval = approval?;
-                let (release, round) = (id.clone(), approval.round);
-                approval.testers.iter().find_map(|tester| {
-                    let (release, tester) = (release.clone(), tester.clone());
-                    failed(&Effect::SendApprovalMail { release, round, tester })
-                })
-            }
+            ReleaseState::AwaitingApproval => self.undelivered(approval?).into_iter().next().map(|mail| mail.fault),
             ReleaseState::RollingOut => self.queue.of_service(&id.service).iter().find_map(|pending| {
                 let is_of_rollout = matches!(
                     pending.effect,
@@ -376,6 +383,27 @@ impl App {
             }),
             _ => None,
         }
+    }
+
+    /// Those of the asked to whom a mail could not be sent yet, the first such mail of each.
+    #[must_use]
+    pub fn undelivered(&self, approval: &Approval) -> Vec<Undelivered> {
+        if approval.state != ApprovalState::Open {
+            return Vec::new();
+        }
+        let fault_to = |tester: &String| {
+            let (release, round) = (approval.release.clone(), approval.round);
+            let reminders = [None].into_iter().chain(Reminder::ALL.map(Some));
+            let mails = reminders.map(|reminder| {
+                let (release, tester) = (release.clone(), tester.clone());
+                Effect::SendApprovalMail { release, round, tester, reminder }
+            });
+            let serial = approval.link(tester).code_serial;
+            let code = Effect::SendCodeMail { release: release.clone(), round, tester: tester.clone(), serial };
+            mails.chain([code]).find_map(|mail| self.queue.get(&mail.key()).as_ref().and_then(fault_of))
+        };
+        let undecided = approval.undecided();
+        undecided.into_iter().filter_map(|to| fault_to(&to).map(|fault| Undelivered { to, fault })).collect()
     }
 
     /// Why the repository of a service cannot be asked at present.

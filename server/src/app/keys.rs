@@ -162,8 +162,7 @@ impl Keys {
     #[must_use]
     pub fn tester_of_token(&self, approval: &Approval, token: &str) -> Option<String> {
         approval
-            .testers
-            .iter()
+            .asked()
             .find(|tester| self.approval_token(approval, tester).as_bytes().ct_eq(token.as_bytes()).into())
             .cloned()
     }

@@ -3,10 +3,9 @@
 use std::sync::PoisonError;
 
 use pipelines::{
-    effect::Effect,
     ids::{ReleaseId, ServiceName},
     journal::Origin,
-    release::{Release, ReleaseState},
+    release::Release,
     train::Event,
 };
 
@@ -65,41 +64,5 @@ impl App {
     #[must_use]
     pub fn promotion_of(&self, id: &ReleaseId) -> Option<(u64, u64)> {
         self.promotions.lock().unwrap_or_else(PoisonError::into_inner).get(id).copied()
-    }
-
-    /// What keeps a release from going on for infrastructure reasons: the last error of the effect that it waits for,
-    /// and when that is tried again.
-    #[must_use]
-    pub fn release_trouble(&self, release: &Release) -> Option<(String, pipelines::time::UnixMs)> {
-        let id = release.id.clone();
-        match release.state {
-            ReleaseState::DeployingTest => self.effect_trouble(&Effect::DeployTest { release: id }),
-            ReleaseState::Promoting => self.effect_trouble(&Effect::Promote { release: id }),
-            ReleaseState::AwaitingApproval => {
-                let approval = self.store.approval(&id).ok().flatten()?;
-                approval.testers.iter().find_map(|tester| {
-                    self.effect_trouble(&Effect::SendApprovalMail {
-                        release: id.clone(),
-                        round: approval.round,
-                        tester: tester.clone(),
-                    })
-                })
-            }
-            ReleaseState::RollingOut => self
-                .queue
-                .of_service(&id.service)
-                .into_iter()
-                .find(|pending| {
-                    matches!(
-                        pending.effect,
-                        Effect::StartRevision { .. }
-                            | Effect::ApplyTraffic { .. }
-                            | Effect::Measure { .. }
-                            | Effect::DrainRevision { .. }
-                    ) && pending.last_error.is_some()
-                })
-                .and_then(|pending| pending.last_error.map(|error| (error, pending.not_before))),
-            _ => None,
-        }
     }
 }

@@ -321,8 +321,31 @@ fn show(context: &Context, paint: Paint, release: &model::Release) -> String {
     let approval = release.approval.as_ref();
     let asked = approval.map(|approval| {
         let until = moment(approval.expires_at_ms, &context.zone);
-        let testers: Vec<String> = approval.testers.iter().map(|tester| clean(tester)).collect();
-        format!("{}, until {until}, asked: {}", state(paint, &approval.state), testers.join(", "))
+        let asked = approval.testers.iter().chain(&approval.deputies).take(approval.testers.len() + deputies(approval));
+        let asked: Vec<String> = asked.map(|one| clean(one)).collect();
+        let have = if approval.needed > 1 {
+            format!(", {} of {} approvals", approval.approvals.len(), approval.needed)
+        } else {
+            String::new()
+        };
+        format!("{}{have}, until {until}, asked: {}", state(paint, &approval.state), asked.join(", "))
+    });
+    let approved = approval.filter(|approval| approval.needed > 1).map(|approval| {
+        let one = |it: &model::Decision| format!("{} {}", clean(&it.by), moment(it.at_ms, &context.zone));
+        approval.approvals.iter().map(one).collect::<Vec<_>>().join(", ")
+    });
+    let next_mail = approval.and_then(|approval| approval.next_reminder.as_ref()).map(|next| {
+        let what = match next.kind.as_str() {
+            "half_time" => "a reminder",
+            "deputies" => "the deputies are asked",
+            "last_call" => "the last call",
+            other => other,
+        };
+        format!("{}, {}", clean(what), moment(next.at_ms, &context.zone))
+    });
+    let undelivered = approval.map(|approval| {
+        let one = |mail: &model::Undelivered| format!("{}: {}", clean(&mail.to), clean(&mail.fault.error));
+        approval.undelivered.iter().map(one).collect::<Vec<_>>().join("; ")
     });
     let claim = approval.and_then(|approval| approval.claim.as_ref());
     let claim = claim.map(|claim| format!("{}, {}", clean(&claim.by), ago(claim.at_ms, now())));
@@ -345,6 +368,9 @@ fn show(context: &Context, paint: Paint, release: &model::Release) -> String {
             ("production", clean(&release.production_url)),
             ("strategy", clean(&release.strategy)),
             ("approval", asked.unwrap_or_default()),
+            ("approvals", approved.unwrap_or_default()),
+            ("next mail", next_mail.unwrap_or_default()),
+            ("not mailed", undelivered.unwrap_or_default()),
             ("claimed by", claim.unwrap_or_default()),
             ("decided by", decision.unwrap_or_default()),
             ("decide at", approval.map(|approval| clean(&approval.page_url)).unwrap_or_default()),
@@ -364,6 +390,11 @@ fn show(context: &Context, paint: Paint, release: &model::Release) -> String {
     text
 }
 
+/// How many deputies have been asked.
+fn deputies(approval: &model::Approval) -> usize {
+    if approval.deputies_asked_at_ms.is_some() { approval.deputies.len() } else { 0 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -376,7 +407,9 @@ mod tests {
             "changes": [{"id": "a1b2c3d", "subject": "Fix the door", "author": "Ada"}], "created_at_ms": 1, "changed_at_ms": 1, "tested_at_ms": null,
             "approved_at_ms": null, "approved_by": null, "promoted_at_ms": null, "live_at_ms": live_at_ms,
             "strategy": "canary", "test_url": "http://shop.test", "production_url": "http://shop", "rollout": null,
-            "approval": {"round": 1, "digest": "d", "state": "open", "testers": ["qa@example.com"],
+            "approval": {"round": 1, "digest": "d", "state": "open", "testers": ["qa@example.com"], "needed": 1, "approvals": [],
+                         "deputies": [], "deputies_asked_at_ms": null, "undecided": ["qa@example.com"],
+                         "next_reminder": null, "undelivered": [],
                          "allow_self_approval": false, "opened_at_ms": 1, "expires_at_ms": 60_000,
                          "claim": null, "decision": null, "superseded_by": null, "page_url": "http://w/a"},
             "why": {"word": "x", "text": "two testers have it", "next": "decide",
@@ -405,6 +438,28 @@ mod tests {
         ];
         assert_eq!(before_live(&all), Some(2));
         assert_eq!(before_live(&all[..2]), None);
+    }
+
+    #[test]
+    fn of_several_approvals_it_shows_those_that_are_there_and_what_comes_next() {
+        let mut release = release(1, "awaiting_approval", None);
+        let approval = release.approval.as_mut().unwrap();
+        approval.needed = 2;
+        approval.deputies = vec!["sub@example.com".into()];
+        let by = json!({"by": "lee", "at_ms": 1, "proof": "signed_in", "comment": ""});
+        approval.approvals.push(serde_json::from_value(by).unwrap());
+        approval.next_reminder = Some(model::NextReminder { kind: "deputies".into(), at_ms: 1 });
+        let fault = model::Fault { party: "mail".into(), error: "550 no such user".into(), tries: 1, next_at_ms: 2 };
+        approval.undelivered.push(model::Undelivered { to: "qa@example.com".into(), fault });
+        let text = show(&Context::for_tests(), Paint::OFF, &release);
+        for line in [
+            "! open, 1 of 2 approvals, until 1970-01-01 00:01 UTC, asked: qa@example.com\n",
+            "lee 1970-01-01 00:00 UTC\n",
+            "the deputies are asked, 1970-01-01 00:00 UTC\n",
+            "qa@example.com: 550 no such user\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use integrations::mail::{Mail, Mailer, Protection, SmtpServer};
 use pipelines::{
-    approval::{Approval, ApprovalState, CODE_LIFE_MS},
+    approval::{Approval, ApprovalState, CODE_LIFE_MS, Reminder},
+    effect::Effect,
     ids::ReleaseId,
     release::Release,
     time::UnixMs,
@@ -57,6 +58,11 @@ pub trait Letters: Send + Sync {
     /// # Errors
     /// In words, when it cannot be written.
     fn approval(&self, facts: &Facts) -> Result<Letter, String>;
+    /// Reminds somebody who has not decided, or asks a deputy.
+    ///
+    /// # Errors
+    /// In words, when it cannot be written.
+    fn reminder(&self, facts: &Facts, reminder: Reminder, is_deputy: bool) -> Result<Letter, String>;
     /// Gives a tester their code.
     ///
     /// # Errors
@@ -132,10 +138,45 @@ fn open_approval(app: &App, id: &ReleaseId, round: u32) -> Result<Option<Approva
 
 pub(super) async fn send_approval_mail(app: &App, post: &Post, id: &ReleaseId, round: u32, tester: &str) -> Performed {
     let Some(approval) = open_approval(app, id, round)? else { return Ok(Outcome::done()) };
+    // They signed in before the mail server took the mail.
+    if approval.has_approved("", tester) {
+        return Ok(Outcome::done());
+    }
     let facts = facts(app, app.release(id)?, approval, tester)?;
     let letter = post.letters.approval(&facts).map_err(TryAgain)?;
     let mail_id = app.keys().message_id(id, round, tester, "approval");
-    send(post, id, tester, mail_id, None, letter).await
+    // Asked again, the mail stands in the thread of the first time.
+    let root = (round > 1).then(|| root_of(app, id, tester));
+    send(post, id, tester, mail_id, root, letter).await
+}
+
+/// The first mail about a release to one person: all later ones refer to it, so that mail programs show one thread.
+fn root_of(app: &App, id: &ReleaseId, person: &str) -> String {
+    app.keys().message_id(id, 1, person, "approval")
+}
+
+pub(super) async fn send_reminder(
+    app: &App,
+    post: &Post,
+    id: &ReleaseId,
+    round: u32,
+    person: &str,
+    reminder: Reminder,
+) -> Performed {
+    let Some(approval) = open_approval(app, id, round)? else { return Ok(Outcome::done()) };
+    // Looked at again here: somebody may have decided or begun to test since the moment came.
+    let is_wanted = app.now() < approval.expires_at && approval.recipients(reminder).iter().any(|one| one == person);
+    let (release, tester) = (id.clone(), person.to_owned());
+    let first = Effect::SendApprovalMail { release, round, tester, reminder: None };
+    // Where the mail server has not taken the first mail yet, that one says all that a reminder would.
+    if !is_wanted || app.queue().get(&first.key()).is_some() {
+        return Ok(Outcome::done());
+    }
+    let is_deputy = approval.is_deputy(person);
+    let facts = facts(app, app.release(id)?, approval, person)?;
+    let letter = post.letters.reminder(&facts, reminder, is_deputy).map_err(TryAgain)?;
+    let mail_id = app.keys().message_id(id, round, person, reminder.word());
+    send(post, id, person, mail_id, Some(root_of(app, id, person)), letter).await
 }
 
 pub(super) async fn send_code_mail(
@@ -154,7 +195,7 @@ pub(super) async fn send_code_mail(
     let code = app.keys().approval_code(&approval, tester, serial);
     let facts = facts(app, app.release(id)?, approval, tester)?;
     let letter = post.letters.code(&facts, &code, CODE_LIFE_MS).map_err(TryAgain)?;
-    let root = app.keys().message_id(id, round, tester, "approval");
+    let root = root_of(app, id, tester);
     let mail_id = app.keys().message_id(id, round, tester, &format!("code {serial}"));
     send(post, id, tester, mail_id, Some(root), letter).await
 }

@@ -163,6 +163,7 @@ fn approval_problem(refusal: &ApprovalRefusal) -> Problem {
         ApprovalRefusal::NoCode => Problem::new(StatusCode::FORBIDDEN, "no-code", detail),
         ApprovalRefusal::NotOpen(_) | ApprovalRefusal::Late => Problem::new(StatusCode::GONE, "over", detail),
         ApprovalRefusal::StaleDigest
+        | ApprovalRefusal::AlreadyApproved { .. }
         | ApprovalRefusal::ClaimedBy(_)
         | ApprovalRefusal::NotClaimed
         | ApprovalRefusal::Illegal { .. } => Problem::new(StatusCode::CONFLICT, "not-now", detail),

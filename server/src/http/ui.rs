@@ -209,6 +209,7 @@ pub enum Disabled {
     ImageGone,
     AnotherRollout { version: String },
     OwnCommit,
+    ApprovedAlready,
 }
 
 /// A form's button: it posts to `action`, or says why it cannot.

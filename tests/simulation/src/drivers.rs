@@ -2,7 +2,7 @@
 //! read what is wanted, look what is there, act, and say what happened.
 
 use pipelines::{
-    approval::{ApprovalEvent, ApprovalState},
+    approval::{ApprovalEvent, ApprovalState, Reminder},
     effect::Effect,
     ids::{CommitSha, Environment, ReleaseId, RevisionId, RolloutId},
     release::{Release, ReleaseEvent, ReleaseState},
@@ -73,11 +73,17 @@ impl Sim {
             Effect::PollRepository { .. } => self.poll(),
             Effect::ExecuteRun { run } => Err(Violation(format!("{run} is for the runner"))),
             Effect::DeployTest { release } => self.deploy_test(release, progress),
-            Effect::SendApprovalMail { release, round, tester } => {
+            Effect::SendApprovalMail { release, round, tester, reminder: None } => {
                 self.send_mail(release, *round, &format!("approval {release} {round} {tester}"))
+            }
+            Effect::SendApprovalMail { release, round, tester, reminder: Some(reminder) } => {
+                self.send_reminder(release, *round, tester, *reminder)
             }
             Effect::SendCodeMail { release, round, tester, serial } => {
                 self.send_mail(release, *round, &format!("code {release} {round} {tester} {serial}"))
+            }
+            Effect::RemindTesters { release, round, .. } => {
+                event(Event::Approval { number: release.number, event: ApprovalEvent::ReminderDue { round: *round } })
             }
             Effect::ExpireApproval { release, round, .. } => {
                 event(Event::Approval { number: release.number, event: ApprovalEvent::Expired { round: *round } })
@@ -184,6 +190,26 @@ impl Sim {
         self.world.mail(about, mail_id);
         // The mail server took it, and its answer was lost.
         if self.fails() { Ok(Act::Retry("the answer was lost")) } else { done() }
+    }
+
+    fn send_reminder(&mut self, id: &ReleaseId, round: u32, person: &str, reminder: Reminder) -> Acted {
+        let about = format!("{} {id} {round} {person}", reminder.word());
+        let approval = self.store.approvals.get(&id.number).filter(|approval| approval.round == round);
+        let approval = approval.ok_or_else(|| Violation(format!("{about} is for another round")))?;
+        let is_in_time = self.now < approval.expires_at;
+        let is_wanted = is_in_time && approval.recipients(reminder).iter().any(|one| one == person);
+        if !is_wanted && self.safe.looks_before_reminding {
+            return done();
+        }
+        // What nobody may see, whoever looked: told after the decision or the end, or told to who has decided.
+        let is_open = approval.state == ApprovalState::Open && is_in_time;
+        let is_author = approval.author_email == person && !approval.allow_self_approval;
+        let has_approved = approval.approved_by.iter().any(|decision| decision.email == person);
+        if !is_open || is_author || has_approved {
+            return Err(Violation(format!("{about} reminds of what is decided")));
+        }
+        self.world.remind((id.number, round, person), reminder)?;
+        self.send_mail(id, round, &about)
     }
 
     fn promote(&mut self, id: &ReleaseId, progress: usize) -> Acted {

@@ -14,7 +14,7 @@ use pipelines::{
 use crate::{
     people::ACCOUNTS,
     sim::{Sim, Violation},
-    world::{RELEASE_REF, TESTERS},
+    world::{DEPUTIES, RELEASE_REF, TESTERS},
 };
 
 /// What was seen after the step before.
@@ -115,20 +115,30 @@ impl Sim {
         Ok(())
     }
 
+    /// As many different people as are needed said yes to this digest, each of whom may, and none of whom wrote it.
     fn check_approval(&self, release: &Release) -> Result<(), Violation> {
         let number = release.id.number;
-        let Some(Approval { state: ApprovalState::Approved { decision }, digest, .. }) =
+        let Some(Approval { state: ApprovalState::Approved { .. }, digest, approved_by, deputies_asked_at, .. }) =
             self.store.approvals.get(&number)
         else {
             return Err(Violation(format!("release {number} is {} and not approved", release.state.word())));
         };
         promise!(*digest == release.digest, "another digest than that of release {number} was approved");
-        let may =
-            TESTERS.contains(&decision.by.as_str()) || ACCOUNTS.contains(&decision.by.as_str()) || decision.by == "dev";
-        promise!(may, "{} approved release {number}", decision.by);
-        let is_own = release.commit.author_email == decision.by
-            || (decision.by == "dev" && release.commit.author_email == "dev@example.com");
-        promise!(!is_own || self.store.service.allow_self_approval, "{} approved their own commit", decision.by);
+        let mut people = BTreeSet::new();
+        for decision in approved_by {
+            let (name, email) = (decision.by.as_str(), decision.email.as_str());
+            let may = TESTERS.contains(&name)
+                || ACCOUNTS.contains(&name)
+                || name == "dev"
+                || (DEPUTIES.contains(&name) && deputies_asked_at.is_some());
+            promise!(may, "{name} approved release {number}");
+            let is_own = release.commit.author_email == email;
+            promise!(!is_own || self.store.service.allow_self_approval, "{name} approved their own commit");
+            people.insert(email);
+        }
+        let (have, need) = (people.len(), release.plan.test.approvals as usize);
+        promise!(have >= need, "{have} people approved release {number}, which needs {need}");
+        promise!(have == approved_by.len(), "somebody approved release {number} twice");
         Ok(())
     }
 
@@ -145,8 +155,10 @@ impl Sim {
                 ReleaseState::WaitingForTest { .. } => train.test_next == Some(number),
                 ReleaseState::DeployingTest => asked(Effect::DeployTest { release: id }),
                 ReleaseState::AwaitingApproval => self.store.approvals.get(&number).is_some_and(|approval| {
-                    let due_at = approval.expires_at;
-                    asked(Effect::ExpireApproval { release: id, round: approval.round, due_at })
+                    let (release, round, due_at) = (id.clone(), approval.round, approval.expires_at);
+                    let reminds = approval.next_reminder().is_none()
+                        || asked(Effect::RemindTesters { release: id, round, due_at });
+                    reminds && asked(Effect::ExpireApproval { release, round, due_at })
                 }),
                 ReleaseState::Promoting => asked(Effect::Promote { release: id }),
                 ReleaseState::WaitingForRollout => train.rollout_next == Some(number) && train.rollout.is_some(),

@@ -13,16 +13,24 @@ use crate::{
     drivers::trigger,
     sim::Sim,
     store::Store,
-    world::{RELEASE_REF, TESTERS},
+    world::{DEPUTIES, RELEASE_REF, TESTERS},
 };
 
-pub(crate) const ACCOUNTS: [&str; 2] = ["ann", "boss"];
+/// Accounts of those who may decide; `qa` is a tester too, who also comes by the link.
+pub(crate) const ACCOUNTS: [&str; 4] = ["ann", "boss", "max", "qa"];
 
-/// Somebody who may says yes to what they see.
+fn account(name: &str) -> Actor {
+    Actor::Account { name: name.into(), email: format!("{name}@example.com") }
+}
+
+/// Somebody who may and has not yet says yes to what they see.
 pub(crate) fn approve(store: &Store, number: u32) -> Event {
     let digest = store.releases.get(&number).map(|release| release.digest.clone());
     let digest = digest.unwrap_or_else(|| Digest::of(b"another page"));
-    let actor = Actor::Account { name: "boss".into(), email: "boss@example.com".into() };
+    let approval = store.approvals.get(&number);
+    let has_approved =
+        |name: &str| approval.is_some_and(|found| found.has_approved(name, &format!("{name}@example.com")));
+    let actor = account(ACCOUNTS.into_iter().find(|name| !has_approved(name)).unwrap_or("boss"));
     Event::Approval { number, event: ApprovalEvent::Decided { actor, digest, approve: true, comment: String::new() } }
 }
 
@@ -95,15 +103,14 @@ impl Sim {
             Some(testing) if self.rng.chance(85) => testing,
             _ => self.some_number(),
         };
-        let tester = self.rng.pick(&TESTERS).copied().unwrap_or("qa@example.com").to_owned();
+        // Sometimes a deputy, whose time has come or not.
+        let people: &[&str] = if self.rng.chance(20) { &DEPUTIES } else { &TESTERS };
+        let tester = self.rng.pick(people).copied().unwrap_or("qa@example.com").to_owned();
         let actor = match self.rng.below(10) {
             0..=4 => Actor::Tester { email: tester.clone() },
             5 => Actor::Tester { email: "eve@example.com".into() },
             6 => Actor::Account { name: "dev".into(), email: "dev@example.com".into() },
-            _ => {
-                let name = self.rng.pick(&ACCOUNTS).copied().unwrap_or("ann");
-                Actor::Account { name: name.into(), email: format!("{name}@example.com") }
-            }
+            _ => account(self.rng.pick(&ACCOUNTS).copied().unwrap_or("ann")),
         };
         let known = self.store.approvals.get(&number).map(|approval| approval.digest.clone());
         let digest = known.filter(|_| self.rng.chance(90)).unwrap_or_else(|| Digest::of(b"another page"));

@@ -61,6 +61,8 @@ pub struct Safeguards {
     pub lanes: bool,
     /// What follows from an outcome is stored together with its end.
     pub one_transaction: bool,
+    /// Whether somebody still is to be reminded is looked at again before the mail goes.
+    pub looks_before_reminding: bool,
 }
 
 impl Safeguards {
@@ -72,6 +74,7 @@ impl Safeguards {
         drains: true,
         lanes: true,
         one_transaction: true,
+        looks_before_reminding: true,
     };
 }
 
@@ -250,7 +253,9 @@ impl Sim {
 
     fn chaos_step(&mut self) -> Result<(), Violation> {
         self.now = self.now.plus_ms(self.rng.below(400));
-        let is_timer = |performance: &Performance| performance.pending.effect.kind() == EffectKind::ExpireApproval;
+        let is_timer = |performance: &Performance| {
+            matches!(performance.pending.effect.kind(), EffectKind::ExpireApproval | EffectKind::RemindTesters)
+        };
         // By pure chance the clock would hardly ever be set back at the one moment at which it matters.
         if self.process.performing.values().any(is_timer) && self.rng.chance(8) {
             self.jump(true);
@@ -280,7 +285,9 @@ impl Sim {
             }
             31..=36 => {
                 let (polls_too, expiries_too) = (self.rng.chance(20), self.rng.chance(4));
-                self.wait_for_next(polls_too, expiries_too);
+                // A server that was off over the end finds the reminders due with it.
+                let reminders_too = !expiries_too && self.rng.chance(10);
+                self.wait_for_next(polls_too, reminders_too, expiries_too);
                 Ok(())
             }
             37..=54 => {
@@ -300,10 +307,11 @@ impl Sim {
     }
 
     /// Waits until the next effect is due.
-    fn wait_for_next(&mut self, polls_too: bool, expiries_too: bool) -> bool {
+    fn wait_for_next(&mut self, polls_too: bool, reminders_too: bool, expiries_too: bool) -> bool {
         let due = self.store.effects.values().filter(|pending| match pending.effect.kind() {
             EffectKind::ExecuteRun => false,
             EffectKind::PollRepository => polls_too,
+            EffectKind::RemindTesters => reminders_too,
             EffectKind::ExpireApproval => expiries_too,
             _ => true,
         });
@@ -330,7 +338,7 @@ impl Sim {
             return Ok(true);
         }
         // The hook of the last push may have been lost, or an older one came after it: a poll finds where the ref is.
-        Ok(self.wait_for_next(!self.polled_last, true))
+        Ok(self.wait_for_next(!self.polled_last, true, true))
     }
 
     /// Whoever is asked to decide what stands still, decides; so that whatever is approved can come to its end.

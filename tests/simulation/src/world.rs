@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pipelines::{
+    approval::Reminder,
     ids::{CommitSha, Digest, Environment, RevisionId},
     plan::{CanaryStep, Check, DeliveryPlan, DeployPlan, JudgePolicy, Metric, ProductionPlan, Strategy, TestPlan},
     rollout::judge::RevisionStats,
@@ -14,6 +15,7 @@ use pipelines::{
 use crate::{rng::Rng, sim::Violation};
 
 pub(crate) const TESTERS: [&str; 3] = ["dev@example.com", "lee@example.com", "qa@example.com"];
+pub(crate) const DEPUTIES: [&str; 2] = ["sub@example.com", "vic@example.com"];
 pub(crate) const RELEASE_REF: &str = "refs/heads/main";
 
 /// What a commit turns out to be.
@@ -55,7 +57,16 @@ impl Commit {
             cpu_milli: None,
             command: Vec::new(),
         };
-        let test = TestPlan { testers: TESTERS.map(str::to_owned).to_vec(), expires_ms: 1_800_000 };
+        let test = TestPlan {
+            testers: TESTERS.map(str::to_owned).to_vec(),
+            approvals: match rng.below(10) {
+                0..=5 => 1,
+                6..=8 => 2,
+                _ => 3,
+            },
+            deputies: if rng.chance(50) { DEPUTIES.map(str::to_owned).to_vec() } else { Vec::new() },
+            expires_ms: 1_800_000,
+        };
         Self {
             author: if rng.chance(50) { "dev@example.com" } else { "nobody@example.com" },
             is_red: rng.chance(6),
@@ -106,6 +117,8 @@ pub(crate) struct World {
     bad: BTreeSet<RevisionId>,
     /// Message-IDs by what the mail is about.
     pub(crate) mailbox: BTreeMap<String, BTreeSet<String>>,
+    /// The reminder that came last to somebody, by release, round and person.
+    reminded: BTreeMap<(u32, u32, String), Reminder>,
     pub(crate) requests: u64,
     /// Whoever visits has gone for a while.
     pub(crate) is_quiet: bool,
@@ -225,6 +238,16 @@ impl World {
             stats.latency = vec![(10, stats.requests), (u64::MAX, 0)];
             *self.in_flight.entry(revision.clone()).or_default() += rng.below(3);
             self.requests += count;
+        }
+        Ok(())
+    }
+
+    /// A reminder comes; the same one may come again, with the same Message-ID, an earlier one never.
+    pub(crate) fn remind(&mut self, about: (u32, u32, &str), reminder: Reminder) -> Result<(), Violation> {
+        let (release, round, person) = about;
+        let last = self.reminded.insert((release, round, person.to_owned()), reminder);
+        if last > Some(reminder) {
+            return Err(Violation(format!("{person} gets {} for {release} after a later one", reminder.word())));
         }
         Ok(())
     }

@@ -269,11 +269,13 @@ async fn nothing_twice(world: &World) -> Result<()> {
     let (found, names) = wait_for(WITHIN, look).await;
     found.with_context(|| format!("there are other containers than two: {names}"))?;
 
-    // What a mail is about is its code, or else its link.
+    // What a mail is about is its code, or else its link and its first line: a reminder has another than the first mail.
     let mails = world.smtp.messages();
     let mut ids = BTreeMap::<String, BTreeSet<&str>>::new();
     for mail in &mails {
         let about = code_in(mail).or_else(|| link_in(mail)).context("a mail has neither link nor code")?;
+        let about =
+            format!("{about} {}", mail.text.as_deref().and_then(|text| text.lines().next()).unwrap_or_default());
         ids.entry(about).or_default().insert(mail.header("message-id").context("a mail has no Message-ID")?);
     }
     if let Some((about, ids)) = ids.iter().find(|(_, ids)| ids.len() != 1) {

@@ -30,10 +30,11 @@ impl Tester {
         Self { http: http_client(), address: address.to_owned() }
     }
 
-    /// The mails to them that ask about a release.
+    /// The mails to them that ask about a release for the first time; reminders refer to those.
     pub(crate) fn asked(&self, smtp: &Smtp, service: &str, release: u32) -> Vec<Mail> {
         let part = part(service, release);
         let asks = |mail: &Mail| link_in(mail).is_some_and(|link| link.contains(&part)) && code_in(mail).is_none();
+        let asks = |mail: &Mail| asks(mail) && mail.header("in-reply-to").is_none();
         smtp.messages().into_iter().filter(|mail| self.is_to_me(mail) && asks(mail)).collect()
     }
 
@@ -122,7 +123,8 @@ impl Tester {
     /// The codes that were mailed about this link, oldest first.
     fn codes(&self, smtp: &Smtp, link: &str) -> Vec<String> {
         let root = smtp.messages().iter().find(|mail| link_in(mail).as_deref() == Some(link)).cloned();
-        let root = root.and_then(|mail| mail.header("message-id").map(str::to_owned));
+        // The first mail of all; when somebody asks again, the new mail stands in the same thread.
+        let root = root.and_then(|mail| mail.header("in-reply-to").or(mail.header("message-id")).map(str::to_owned));
         let answers = |mail: &Mail| root.is_some() && mail.header("in-reply-to") == root.as_deref();
         smtp.messages().iter().filter(|mail| self.is_to_me(mail) && answers(mail)).filter_map(code_in).collect()
     }

@@ -145,7 +145,7 @@ fn the_schema_refuses_what_the_reader_refuses() {
         "service: a\nbase: b\nproduction: {strategy: canary, steps: [{weight: 101}]}",
         "service: a\nbase: b\nproduction: {strategy: canary, checks: [{success_rate: \">= 9%\", unknown: 1}]}",
         "service: a\nbase: b\nsteps: [{name: a, image: b}]",
-        "service: a\nbase: b\ntest: {approvals: 2}",
+        "service: a\nbase: b\ntest: {approvals: 0}",
     ] {
         assert!(super::parse(".windlass.yaml", text).0.is_none(), "the reader takes {text:?}");
         assert!(fits(&schema, &schema, &as_json(text), "file").is_err(), "the schema takes {text:?}");

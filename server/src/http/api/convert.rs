@@ -4,7 +4,7 @@
 mod stations;
 
 use pipelines::{
-    approval::{Approval, ApprovalState, Proof},
+    approval::{Approval, ApprovalState, Decision, Proof},
     effect::PendingEffect,
     ids::ReleaseId,
     journal::{Channel, Entry},
@@ -274,27 +274,46 @@ fn approval(app: &App, approval: &Approval) -> model::Approval {
         ApprovalState::Open | ApprovalState::Expired => (None, None),
     };
     let ReleaseId { service, number } = &approval.release;
+    let is_open = approval.state == ApprovalState::Open;
     model::Approval {
         round: approval.round,
         digest: approval.digest.to_string(),
         state: approval.state.word().to_owned(),
         testers: approval.testers.clone(),
+        needed: approval.needed.max(1),
+        approvals: approval.approved_by.iter().map(decision_of).collect(),
+        deputies: approval.deputies.clone(),
+        deputies_asked_at_ms: ms(approval.deputies_asked_at),
+        undecided: if is_open { approval.undecided() } else { Vec::new() },
+        next_reminder: approval
+            .next_reminder()
+            .filter(|_| is_open)
+            .map(|(reminder, at)| model::NextReminder { kind: reminder.word().to_owned(), at_ms: at.0 }),
+        undelivered: app
+            .undelivered(approval)
+            .iter()
+            .map(|mail| model::Undelivered { to: mail.to.clone(), fault: fault(&mail.fault) })
+            .collect(),
         allow_self_approval: approval.allow_self_approval,
         opened_at_ms: approval.opened_at.0,
         expires_at_ms: approval.expires_at.0,
         claim: approval.claim.as_ref().map(|claim| model::Claim { by: claim.by.clone(), at_ms: claim.at.0 }),
-        decision: decision.map(|decision| model::Decision {
-            by: decision.by.clone(),
-            at_ms: decision.at.0,
-            proof: match decision.proof {
-                Proof::MailedCode => "mailed_code",
-                Proof::SignedIn => "signed_in",
-            }
-            .to_owned(),
-            comment: decision.comment.clone(),
-        }),
+        decision: decision.map(decision_of),
         superseded_by,
         page_url: format!("{}/services/{service}/approvals/{number}", app.config.public_url),
+    }
+}
+
+fn decision_of(decision: &Decision) -> model::Decision {
+    model::Decision {
+        by: decision.by.clone(),
+        at_ms: decision.at.0,
+        proof: match decision.proof {
+            Proof::MailedCode => "mailed_code",
+            Proof::SignedIn => "signed_in",
+        }
+        .to_owned(),
+        comment: decision.comment.clone(),
     }
 }
 

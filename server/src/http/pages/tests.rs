@@ -1,6 +1,8 @@
 //! The pages through the whole router, in memory: every one in both languages, and the link of a mail against scanners,
 //! guessers and people who press twice. How pages look is tested in a browser (the crate `tests`).
 
+mod testers;
+
 use axum::{
     body::Body,
     http::{Method, Request, StatusCode, header},
@@ -17,7 +19,12 @@ const HOUR_MS: u64 = 3_600_000;
 
 /// The link of the tester's mail, as a path.
 fn link(stage: &Stage, release: &ReleaseId) -> String {
-    let url = stage.app.approval_url(&stage.app.approval(release).unwrap(), TESTER);
+    link_of(stage, release, TESTER)
+}
+
+/// The link that somebody is mailed.
+fn link_of(stage: &Stage, release: &ReleaseId, person: &str) -> String {
+    let url = stage.app.approval_url(&stage.app.approval(release).unwrap(), person);
     url[url.find("/approve/").unwrap()..].to_owned()
 }
 
@@ -48,10 +55,14 @@ async fn post(stage: &Stage, link: &str, verb: &str, fields: &[(&str, &str)]) ->
 
 /// Asks for a code and gives it, as the mail would.
 async fn code(stage: &Stage, release: &ReleaseId, link: &str) -> String {
+    code_of(stage, release, link, TESTER).await
+}
+
+async fn code_of(stage: &Stage, release: &ReleaseId, link: &str, person: &str) -> String {
     assert_eq!(post(stage, link, "code", &[]).await.status, StatusCode::SEE_OTHER);
     let approval = stage.app.approval(release).unwrap();
-    let serial = approval.code_to_check(TESTER, stage.app.now()).unwrap();
-    stage.app.keys().approval_code(&approval, TESTER, serial)
+    let serial = approval.code_to_check(person, stage.app.now()).unwrap();
+    stage.app.keys().approval_code(&approval, person, serial)
 }
 
 fn state(stage: &Stage, release: &ReleaseId) -> ReleaseState {

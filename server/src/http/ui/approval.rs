@@ -1,5 +1,6 @@
 //! The tester's page, from the mailed link or signed in. Not here: who may decide, which the caller checked.
 
+use super::mail::Reminder;
 use super::markup::icon;
 use super::rollout::Strategy;
 use super::text::Text;
@@ -11,6 +12,7 @@ use super::{Disabled, Section, page};
 #[expect(missing_docs, reason = "each variant is the reason that it names")]
 pub enum AskedAs {
     Tester,
+    Deputy,
     ReleaseManager,
     Onlooker,
 }
@@ -99,6 +101,8 @@ pub enum ApprovalState {
     },
     Expired {
         at_ms: i64,
+        have: u32,
+        need: u32,
     },
     Superseded {
         build: u64,
@@ -126,6 +130,7 @@ pub enum DecideProblem {
     CommentTooLong { max_chars: u64 },
     TooManyCodes,
     OwnCommit,
+    AlreadyApproved { missing: u32 },
     ClaimedBy { who: String },
 }
 
@@ -202,8 +207,14 @@ pub struct ApprovalView {
     pub state: ApprovalState,
     /// How many approvals are needed.
     pub needed: u32,
-    /// Who has approved so far.
-    pub approved_by: Vec<String>,
+    /// Who has approved so far, and when.
+    pub approved_by: Vec<(String, i64)>,
+    /// Who was asked, may approve and has not.
+    pub undecided: Vec<String>,
+    /// What is mailed next, and when.
+    pub next_reminder: Option<(Reminder, i64)>,
+    /// Whom the mail server has not taken a mail for, and what it said; for people who are signed in.
+    pub undelivered: Vec<(String, String)>,
     /// Who this person is.
     pub you: Option<String>,
     /// How it goes to production.
@@ -219,11 +230,15 @@ impl ApprovalView {
         t.approval_title(self)
     }
 
-    fn can_decide(&self) -> bool {
+    fn is_open(&self) -> bool {
         matches!(
             self.state,
             ApprovalState::Open | ApprovalState::YouAreTesting { .. } | ApprovalState::SomeoneIsTesting { .. }
-        ) && self.form.is_some()
+        )
+    }
+
+    fn can_decide(&self) -> bool {
+        self.is_open() && self.form.is_some()
     }
 
     fn shows_test(&self) -> bool {

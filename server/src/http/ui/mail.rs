@@ -90,10 +90,16 @@ pub struct ReminderMail {
     pub asked: Asked,
     /// Why.
     pub reminder: Reminder,
+    /// It goes to a deputy.
+    pub is_deputy: bool,
     /// The test environment's address.
     pub test_url: String,
     /// Who has claimed it.
     pub claimed_by: Option<String>,
+    /// Who has approved it.
+    pub approved_by: Vec<String>,
+    /// How many must approve.
+    pub needed: u32,
 }
 
 /// Gives a tester the code that proves who decides.

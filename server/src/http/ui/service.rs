@@ -223,6 +223,8 @@ pub struct ServiceView {
     pub called_by: Vec<String>,
     /// Its testers.
     pub testers: Vec<String>,
+    /// Who stands in for them.
+    pub deputies: Vec<String>,
     /// How many of them must approve.
     pub approvals: u32,
     /// Who promotes and aborts.

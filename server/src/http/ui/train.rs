@@ -82,6 +82,8 @@ pub enum Word {
     Healthy,
     Unhealthy,
     NeedsYou,
+    NeedsYouToo { have: u32, need: u32 },
+    ApprovedOf { have: u32, need: u32 },
     Yours,
     WaitsFor { who: String },
     AwaitingTesters,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Commit, Why};
+use super::{Commit, Fault, Why};
 
 /// A digest on its way from the test registry to live traffic.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -79,6 +79,20 @@ pub struct Approval {
     pub state: String,
     /// Who was asked by mail.
     pub testers: Vec<String>,
+    /// How many different people must approve.
+    pub needed: u32,
+    /// Who has approved so far, each person once.
+    pub approvals: Vec<Decision>,
+    /// Who is asked when the testers have not decided for long.
+    pub deputies: Vec<String>,
+    /// When the deputies were asked, in milliseconds since 1970.
+    pub deputies_asked_at_ms: Option<u64>,
+    /// Those of the asked who may approve and have not.
+    pub undecided: Vec<String>,
+    /// What is mailed next, and when.
+    pub next_reminder: Option<NextReminder>,
+    /// Mails that the mail server has not taken yet.
+    pub undelivered: Vec<Undelivered>,
     /// Whether the commit's author may decide.
     pub allow_self_approval: bool,
     /// When it was asked for, in milliseconds since 1970.
@@ -93,6 +107,25 @@ pub struct Approval {
     pub superseded_by: Option<u32>,
     /// The page on which somebody who is signed in decides.
     pub page_url: String,
+}
+
+/// The next moment at which people are mailed about an open approval.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct NextReminder {
+    /// `half_time`: those who have not decided are reminded; `deputies`: they are asked; `last_call`: all of them are told
+    /// that the time is nearly over.
+    pub kind: String,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+}
+
+/// A mail that the mail server has not taken yet.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Undelivered {
+    /// Whom it is for.
+    pub to: String,
+    /// What is wrong, and when it is tried again.
+    pub fault: Fault,
 }
 
 /// "I am testing this".

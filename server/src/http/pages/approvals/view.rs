@@ -1,7 +1,7 @@
 //! What the approval page shows to whom.
 
 use pipelines::{
-    approval::{Approval, ApprovalRefusal, ApprovalState, CODE_LIFE_MS, Decision, WRONG_CODES_MAX},
+    approval::{Approval, ApprovalRefusal, ApprovalState, CODE_LIFE_MS, Decision, Reminder, WRONG_CODES_MAX},
     ids::ReleaseId,
     protocol::StepOutcome,
     release::Release,
@@ -21,6 +21,7 @@ use crate::{
                 ApprovalState as PageState, ApprovalView, AskedAs, Commit, DecideForm, DecideProblem, Health, TestSite,
             },
             links,
+            mail::Reminder as PageReminder,
         },
     },
 };
@@ -53,6 +54,14 @@ impl<'a> Who<'a> {
     fn name(self) -> &'a str {
         match self {
             Self::Link { tester, .. } => tester,
+            Self::Account(caller) => &caller.account.name,
+        }
+    }
+
+    /// Behind a link there is no account: the tester may have none.
+    fn account_name(self) -> &'a str {
+        match self {
+            Self::Link { .. } => "",
             Self::Account(caller) => &caller.account.name,
         }
     }
@@ -100,6 +109,7 @@ impl Said {
     pub(super) fn refuse(&mut self, refusal: ApprovalRefusal) {
         self.problem = match refusal {
             ApprovalRefusal::OwnCommit(_) => Some(DecideProblem::OwnCommit),
+            ApprovalRefusal::AlreadyApproved { missing, .. } => Some(DecideProblem::AlreadyApproved { missing }),
             ApprovalRefusal::CommentMissing => Some(DecideProblem::CommentNeeded),
             ApprovalRefusal::NoCode => Some(DecideProblem::CodeExpired),
             ApprovalRefusal::TooManyCodes => Some(DecideProblem::TooManyCodes),
@@ -111,7 +121,7 @@ impl Said {
             ApprovalRefusal::NotATester(_) => {
                 self.state = Some(|approval, who| PageState::NotYours {
                     mailed_to: who.name().to_owned(),
-                    who_can: approval.testers.clone(),
+                    who_can: approval.undecided(),
                 });
                 None
             }
@@ -187,10 +197,14 @@ pub(super) fn approval_view(
         digest: approval.digest.to_string(),
         form: form(visit, approval, &state, who, &said),
         state,
-        needed: 1,
-        approved_by: match &approval.state {
-            ApprovalState::Approved { decision } => vec![decision.by.clone()],
-            _ => Vec::new(),
+        needed: approval.needed.max(1),
+        approved_by: approval.approved_by.iter().map(|one| (one.by.clone(), page_ms(one.at))).collect(),
+        undecided: approval.undecided(),
+        next_reminder: approval.next_reminder().map(|(reminder, at)| (reminder_word(reminder), page_ms(at))),
+        // What a mail server said is for those who look after it, not for whoever has a link.
+        undelivered: match caller {
+            Some(_) => app.undelivered(approval).into_iter().map(|mail| (mail.to, mail.fault.error)).collect(),
+            None => Vec::new(),
         },
         you: Some(who.name().to_owned()),
         plan: plan(&release.plan.production.strategy),
@@ -200,21 +214,32 @@ pub(super) fn approval_view(
 
 fn asked_as(approval: &Approval, who: Who<'_>) -> AskedAs {
     match who {
-        Who::Link { .. } => AskedAs::Tester,
-        Who::Account(caller) if approval.is_tester(&caller.account.email) => AskedAs::Tester,
+        who if approval.is_tester(who.email()) => AskedAs::Tester,
+        who if approval.is_asked(who.email()) => AskedAs::Deputy,
+        Who::Link { .. } => AskedAs::Onlooker,
         Who::Account(caller) if caller.may(Role::ReleaseManager) => AskedAs::ReleaseManager,
         Who::Account(caller) if caller.may(Role::Tester) => AskedAs::Tester,
         Who::Account(_) => AskedAs::Onlooker,
     }
 }
 
+fn reminder_word(reminder: Reminder) -> PageReminder {
+    match reminder {
+        Reminder::HalfTime => PageReminder::HalfTime,
+        Reminder::Deputies => PageReminder::Deputy,
+        Reminder::LastCall => PageReminder::LastCall,
+    }
+}
+
 fn state_of(visit: &Visit, approval: &Approval, release: &Release, who: Who<'_>) -> Result<PageState, AppError> {
     let service = release.id.service.as_str();
     let decided = |decision: &Decision| (decision.by.clone(), page_ms(decision.at));
+    let expired = || {
+        let (have, need) = (approval.have(), approval.needed.max(1));
+        PageState::Expired { at_ms: page_ms(approval.expires_at), have, need }
+    };
     Ok(match &approval.state {
-        ApprovalState::Open if visit.app.now() >= approval.expires_at => {
-            PageState::Expired { at_ms: page_ms(approval.expires_at) }
-        }
+        ApprovalState::Open if visit.app.now() >= approval.expires_at => expired(),
         ApprovalState::Open if who.is_locked(approval) => PageState::Locked,
         ApprovalState::Open => match &approval.claim {
             None => PageState::Open,
@@ -222,19 +247,22 @@ fn state_of(visit: &Visit, approval: &Approval, release: &Release, who: Who<'_>)
             Some(claim) => PageState::SomeoneIsTesting { who: claim.by.clone(), since_ms: page_ms(claim.at) },
         },
         ApprovalState::Approved { decision } => {
-            let (by, at_ms) = decided(decision);
+            let (last, at_ms) = decided(decision);
+            let all: Vec<String> = approval.approved_by.iter().map(|one| one.by.clone()).collect();
+            // Records from before each approval was kept have the last one alone.
+            let by = if all.is_empty() { vec![last] } else { all };
             let rollout = visit.app.rollout_of(&release.id)?;
             let href = rollout.map_or_else(
                 || links::service(service),
                 |rollout| links::rollout(service, u64::from(rollout.id.number)),
             );
-            PageState::Approved { by: vec![by], at_ms, href }
+            PageState::Approved { by, at_ms, href }
         }
         ApprovalState::Rejected { decision } => {
             let (by, at_ms) = decided(decision);
             PageState::Rejected { by, at_ms, comment: decision.comment.clone() }
         }
-        ApprovalState::Expired => PageState::Expired { at_ms: page_ms(approval.expires_at) },
+        ApprovalState::Expired => expired(),
         ApprovalState::Superseded { by } => superseded(visit, release, *by, who)?,
     })
 }
@@ -247,7 +275,7 @@ fn superseded(visit: &Visit, release: &Release, by: u32, who: Who<'_>) -> Result
     let href = match (&approval, who) {
         (None, _) => None,
         (Some(_), Who::Account(_)) => Some(links::approval(service, build)),
-        (Some(approval), Who::Link { tester, .. }) if approval.is_tester(tester) => {
+        (Some(approval), Who::Link { tester, .. }) if approval.is_asked(tester) => {
             let token = visit.app.keys().approval_token(approval, tester);
             Some(links::approval_by_link(service, build, &token))
         }
@@ -275,7 +303,7 @@ fn form(visit: &Visit, approval: &Approval, state: &PageState, who: Who<'_>, sai
         _ => false,
     };
     let link = approval.link(who.email());
-    let is_own = !approval.allow_self_approval && who.email().eq_ignore_ascii_case(&approval.author_email);
+    let has_approved = approval.has_approved(who.account_name(), who.email());
     is_shown.then(|| DecideForm {
         base,
         needs_code: matches!(who, Who::Link { .. }),
@@ -284,7 +312,10 @@ fn form(visit: &Visit, approval: &Approval, state: &PageState, who: Who<'_>, sai
         code_tries: who.tries_left(approval),
         problem: said.problem.clone(),
         comment: said.comment.clone(),
-        approve: is_own.then_some(Disabled::OwnCommit),
+        approve: match approval.is_barred(who.email()) {
+            true => Some(Disabled::OwnCommit),
+            false => has_approved.then_some(Disabled::ApprovedAlready),
+        },
     })
 }
 

@@ -161,12 +161,16 @@ fn approval(release: &Release, facts: &Facts<'_>) -> Station {
 }
 
 fn awaiting(facts: &Facts<'_>, since: UnixMs) -> Station {
-    let claim = facts.approval.and_then(|approval| approval.claim.as_ref());
-    match (claim, facts.caller) {
-        (Some(claim), Some(caller)) if is_mine(&claim.by, caller) => at(S::You, Word::Yours, claim.at),
-        (Some(claim), _) => at(S::Wait, Word::WaitsFor { who: claim.by.clone() }, claim.at),
-        (None, caller) if may_decide(facts.approval, caller) => at(S::You, Word::NeedsYou, since),
-        (None, _) => at(S::Wait, Word::AwaitingTesters, since),
+    let of = facts.approval.filter(|approval| approval.needed > 1).map(|approval| (approval.have(), approval.needed));
+    match (facts.approval.and_then(Approval::covering_claim), facts.caller, of) {
+        (Some(claim), Some(caller), _) if is_mine(&claim.by, caller) => at(S::You, Word::Yours, claim.at),
+        (Some(claim), _, None) => at(S::Wait, Word::WaitsFor { who: claim.by.clone() }, claim.at),
+        (None, caller, None) if may_decide(facts.approval, caller) => at(S::You, Word::NeedsYou, since),
+        (None, _, None) => at(S::Wait, Word::AwaitingTesters, since),
+        (None, caller, Some((have, need))) if may_decide(facts.approval, caller) => {
+            at(S::You, Word::NeedsYouToo { have, need }, since)
+        }
+        (_, _, Some((have, need))) => at(S::Wait, Word::ApprovedOf { have, need }, since),
     }
 }
 

@@ -50,19 +50,20 @@ impl Reader<'_> {
             DomainWhy::RunFault { step, reason } => Why::RunFault { step, reason: plain(&reason) },
             DomainWhy::NoRelease { ref_name } => Why::NoRelease { ref_name },
             DomainWhy::Fault(fault) => self.fault(&fault),
-            DomainWhy::MailWaits { fault, .. } => {
-                Why::MailWaits { answer: Answer::Said(fault.error), next_in_ms: in_ms(fault.next_at) }
+            DomainWhy::MailWaits { fault, to, others, .. } => {
+                Why::MailWaits { to, others, answer: Answer::Said(fault.error), next_in_ms: in_ms(fault.next_at) }
             }
             DomainWhy::BehindClaim { release, by, until } => {
                 Why::BehindClaim { build: u64::from(release), who: by, until_ms: until.map(until_ms) }
             }
             DomainWhy::DeployingToTest => Why::DeployingToTest { build },
             DomainWhy::UnhealthyInTest { reason, .. } => Why::UnhealthyInTest { detail: plain(&reason), told: None },
-            DomainWhy::AwaitingDecision { testers, until } => {
-                if may_decide(self.approval, self.caller) {
-                    Why::YouMayDecide { build, until_ms: until_ms(until) }
-                } else {
-                    Why::TestersMayDecide { testers, until_ms: until_ms(until) }
+            DomainWhy::AwaitingDecision { testers, have, need, short, until } => {
+                let until_ms = until_ms(until);
+                match may_decide(self.approval, self.caller) {
+                    true => Why::YouMayDecide { build, have, need, until_ms },
+                    false if need > 1 => Why::MoreApprovals { have, need, testers, short, until_ms },
+                    false => Why::TestersMayDecide { testers, short, until_ms },
                 }
             }
             DomainWhy::Claimed { by, since, until } => {
@@ -74,7 +75,7 @@ impl Reader<'_> {
                 }
             }
             DomainWhy::Rejected { by, at, comment } => Why::Rejected { by, at_ms: page_ms(at), comment },
-            DomainWhy::Expired { at } => Why::Expired { at_ms: page_ms(at) },
+            DomainWhy::Expired { at, have, need } => Why::Expired { at_ms: page_ms(at), have, need },
             DomainWhy::Superseded { release, by } => Why::Superseded { build: u64::from(release), by },
             DomainWhy::Promoting { bytes } => Why::Promoting { bytes },
             DomainWhy::WaitsForRollout { release: other } => Why::WaitsForRollout { version: other.map(release) },

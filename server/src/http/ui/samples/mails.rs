@@ -40,8 +40,16 @@ pub(in super::super) fn approval_mail() -> ApprovalMail {
 }
 
 pub(in super::super) fn reminder_mail(reminder: Reminder) -> ReminderMail {
-    let claimed_by = (reminder == Reminder::LastCall).then(|| s("tester-zm"));
-    ReminderMail { asked: asked(), reminder, test_url: s("https://checkout.test.example.com/"), claimed_by }
+    let is_last = reminder == Reminder::LastCall;
+    ReminderMail {
+        asked: asked(),
+        reminder,
+        is_deputy: reminder == Reminder::Deputy,
+        test_url: s("https://checkout.test.example.com/"),
+        claimed_by: is_last.then(|| s("tester-zm")),
+        approved_by: if is_last { vec![s("tester-lw")] } else { Vec::new() },
+        needed: if is_last { 2 } else { 1 },
+    }
 }
 
 pub(in super::super) fn code_mail() -> CodeMail {

@@ -5,6 +5,7 @@ use super::super::approval::{
     ApprovalState, ApprovalView, AskedAs, Commit, DecideForm, DecideProblem, Diff, DiffKind, Health, Plan, TestSite,
 };
 use super::super::board::{Action, BoardRow, BoardView, Finding, FindingState, FirstSteps, Group, NeedsYouView, Next};
+use super::super::mail::Reminder;
 use super::super::plot::{Plot, Sample};
 use super::super::rollout::{
     CheckNote, CheckRow, RolloutState, RolloutView, Strategy, Verb, VerbButton, Verdict, WeightState, WeightStep,
@@ -246,6 +247,9 @@ pub(in super::super) fn approval() -> ApprovalView {
         state: ApprovalState::Open,
         needed: 1,
         approved_by: Vec::new(),
+        undecided: vec![s("tester-lw@example.com"), s("tester-zm@example.com")],
+        next_reminder: Some((Reminder::HalfTime, NOW + 35 * HOUR)),
+        undelivered: Vec::new(),
         you: Some(s("tester-lw@example.com")),
         plan: plan(),
         form: Some(DecideForm {
@@ -274,7 +278,7 @@ pub(super) fn approval_states() -> Vec<(&'static str, ApprovalView)> {
             "rejected",
             ApprovalState::Rejected { by: zm(), at_ms, comment: s("The date is missing for parcels to Hainan") },
         ),
-        ("expired", ApprovalState::Expired { at_ms }),
+        ("expired", ApprovalState::Expired { at_ms, have: 1, need: 2 }),
         ("superseded", ApprovalState::Superseded { build: 413, by: s("manager-en"), at_ms, href: Some(s("/a/x")) }),
         ("not-yours", ApprovalState::NotYours { mailed_to: s("tester-lw"), who_can: vec![s("tester-lw"), zm()] }),
         ("locked", ApprovalState::Locked),
@@ -290,6 +294,22 @@ pub(super) fn approval_states() -> Vec<(&'static str, ApprovalView)> {
         form.code_sent_at_ms = Some(NOW - 3 * MINUTE);
         form.approve = Some(Disabled::OwnCommit);
     }
+    let mut second = approval();
+    (second.needed, second.approved_by) = (2, vec![(s("tester-zm"), NOW - 11 * MINUTE)]);
+    second.undelivered = vec![(s("tester-lw@example.com"), s("550 <no> such user"))];
+    let station = Station::at(StationState::You, Word::NeedsYouToo { have: 1, need: 2 }, NOW - 47 * MINUTE);
+    second.train.stations[4] = station;
+    views.push(("second", second.clone()));
+    if let Some(form) = &mut second.form {
+        form.approve = Some(Disabled::ApprovedAlready);
+        form.problem = Some(DecideProblem::AlreadyApproved { missing: 1 });
+    }
+    (second.asked_as, second.next_reminder) = (AskedAs::Deputy, Some((Reminder::Deputy, NOW + HOUR)));
+    second.train.stations[4] =
+        Station::at(StationState::Wait, Word::ApprovedOf { have: 1, need: 2 }, NOW - 47 * MINUTE);
+    views.push(("approved-already", second.clone()));
+    (second.form, second.next_reminder) = (None, Some((Reminder::LastCall, NOW + HOUR)));
+    views.push(("onlooker", second));
     wrong.more_commits = 7;
     wrong.how_to_test = vec![s("Put two things into the basket, sign in."), s("Look at the delivery date.")];
     views.push(("wrong-code", wrong));

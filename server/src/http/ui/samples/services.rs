@@ -132,6 +132,7 @@ pub(super) fn service() -> ServiceView {
         calls: vec![s("payments"), s("pricing")],
         called_by: vec![s("storefront")],
         testers: vec![s("tester-lw"), s("tester-zm")],
+        deputies: vec![s("tester-sub")],
         approvals: 1,
         managers: vec![s("manager-en")],
         can_start: true,

@@ -2,6 +2,7 @@
 
 use super::{Text, phrases, words};
 use crate::http::ui::approval::{ApprovalState, ApprovalView, AskedAs, DecideProblem};
+use crate::http::ui::mail::Reminder;
 use crate::http::ui::rollout::Strategy;
 
 words! {
@@ -12,7 +13,9 @@ words! {
     i_am_testing: "I am testing this", "我来测试";
     give_back: "Give it back", "放弃认领";
     until: "Until", "截止";
-    needed: "Needed", "需要";
+    needed: "Approvals", "通过";
+    still_asked: "Asked", "待决定";
+    next_mail_head: "Next mail", "下次邮件";
     you_are: "You are", "您是";
     comment: "Comment", "意见";
     needed_to_reject: "needed to reject", "拒绝时必填";
@@ -48,10 +51,29 @@ phrases! {
     code_sent(t, at_ms: i64) => format!("A code was mailed at {}.", t.clock(at_ms)), format!("验证码已于 {} 发出。", t.clock(at_ms));
     approve_build(t, build: u64) => format!("Approve build {build}"), format!("通过构建 {build}");
     time_left(t, ms: i64) => format!("{} left", t.duration(ms)), format!("还剩 {}", t.duration(ms));
-    needed_of(t, needed: u32, by: &[String]) =>
-        if by.is_empty() { format!("{}; nobody has decided yet", t.plural(needed, "tester", "testers")) }
-        else { format!("{}; approved by {}", t.plural(needed, "tester", "testers"), t.list(by)) },
-        if by.is_empty() { format!("{needed} 人；尚无人决定") } else { format!("{needed} 人；{} 已通过", t.list(by)) };
+    needed_of(t, needed: u32, by: &[(String, i64)]) =>
+        if by.is_empty() { format!("{}; nobody has decided yet", t.plural(needed, "approval", "approvals")) }
+        else { format!("{} of {needed}: {}", by.len(), t.approvals(by)) },
+        if by.is_empty() { format!("{needed} 人通过；尚无人决定") } else { format!("{} / {needed} 人：{}", by.len(), t.approvals(by)) };
+    next_mail(t, next: &(Reminder, i64)) => {
+        let at = t.when(next.1);
+        match next.0 {
+            Reminder::HalfTime => format!("a reminder, {at}"),
+            Reminder::Deputy => format!("the deputies are asked, {at}"),
+            Reminder::LastCall => format!("the last call, {at}"),
+        }
+    }, {
+        let at = t.when(next.1);
+        match next.0 {
+            Reminder::HalfTime => format!("{at} 提醒"),
+            Reminder::Deputy => format!("{at} 请求代理人"),
+            Reminder::LastCall => format!("{at} 最后提醒"),
+        }
+    };
+    mail_not_taken(t, to: &str) => format!("The mail to {to} is not sent:"), format!("给 {to} 的邮件未能发出：");
+    mail_answer(t, said: &str) =>
+        format!("{said}. Correct the address in the pipeline file, or look at the mail server; it is tried again by itself."),
+        format!("{said}。请更正流水线文件中的地址，或检查邮件服务器；系统会自动重试。");
     answered(t, status: u16, ms: u32, at_ms: i64) =>
         format!("answered {status} in {ms}\u{a0}ms, checked {} ago", t.age(at_ms)),
         format!("{ms}\u{a0}毫秒内返回 {status}，{}前检查", t.age(at_ms));
@@ -91,6 +113,12 @@ impl Text<'_> {
         self.pick(en, zh)
     }
 
+    /// Who approved when: `lee 14:02, quinn 14:10`.
+    pub fn approvals(&self, by: &[(String, i64)]) -> String {
+        let all: Vec<String> = by.iter().map(|(who, at)| format!("{who} {}", self.when(*at))).collect();
+        self.list(&all)
+    }
+
     /// The title of the approval page.
     pub fn approval_title(&self, view: &ApprovalView) -> String {
         let build = view.build;
@@ -123,6 +151,10 @@ impl Text<'_> {
             AskedAs::Tester => (
                 format!(" You are asked as a tester of {}.", view.service),
                 format!("您是 {} 的测试人员。", view.service),
+            ),
+            AskedAs::Deputy => (
+                format!(" You are asked because you stand in for the testers of {}.", view.service),
+                format!("您是 {} 测试人员的代理人。", view.service),
             ),
             AskedAs::ReleaseManager => (
                 format!(" You can decide as a release manager of {}.", view.service),
@@ -190,13 +222,22 @@ impl Text<'_> {
                 (String::from("Rejected"), format!("By {by}, {}: “{comment}”.{}", self.when(at_ms), live(self))),
                 (String::from("已拒绝"), format!("{by} 于 {} 拒绝：“{comment}”。{}", self.when(at_ms), live(self))),
             ),
-            ApprovalState::Expired { at_ms } => (
+            ApprovalState::Expired { at_ms, have, need } => {
+                let (so_far_en, so_far_zh) = match have {
+                    0 => (String::from("without a decision"), String::from("无人决定")),
+                    _ => (format!("with {have} of {need} approvals"), format!("仅 {have} / {need} 人通过")),
+                };
                 (
-                    String::from("Expired"),
-                    format!("At {}, without a decision. Nothing was approved, nothing failed.", self.when(at_ms)),
-                ),
-                (String::from("已过期"), format!("已于 {} 过期，无人决定。既未通过，也不算失败。", self.when(at_ms))),
-            ),
+                    (
+                        String::from("Expired"),
+                        format!("At {}, {so_far_en}. Nothing was approved, nothing failed.", self.when(at_ms)),
+                    ),
+                    (
+                        String::from("已过期"),
+                        format!("已于 {} 过期，{so_far_zh}。既未通过，也不算失败。", self.when(at_ms)),
+                    ),
+                )
+            }
             ApprovalState::Superseded { build, by, at_ms, .. } => (
                 (
                     format!("Superseded by build {build}"),
@@ -276,6 +317,10 @@ impl Text<'_> {
             DecideProblem::OwnCommit => (
                 String::from("It is your own commit: another tester has to approve it."),
                 String::from("这是您自己的提交，须由其他测试人员验收。"),
+            ),
+            DecideProblem::AlreadyApproved { missing } => (
+                format!("You have approved it already. It waits for {missing} more, from other people."),
+                format!("您已通过。还需另外 {missing} 人通过。"),
             ),
             DecideProblem::ClaimedBy { who } => (format!("{who} is testing it already."), format!("{who} 已在测试。")),
         };

@@ -49,19 +49,13 @@ phrases! {
         Reminder::LastCall => format!("{} build {} 即将过期", v.asked.service, v.asked.build),
     };
     reminder_lead(t, v: &ReminderMail) => {
-        let who = v.claimed_by.as_ref().map_or(String::from("Nobody has claimed it yet"), |who| format!("{who} is testing it"));
+        let why = if v.is_deputy { "You get this mail because you stand in for its testers. " } else { "" };
         let left = t.duration(t.left_ms(v.asked.until_ms));
-        match v.reminder {
-            Reminder::Deputy => format!("You get this mail because you stand in for its testers. {who}; {left} are left."),
-            _ => format!("{who}; {left} are left."),
-        }
+        format!("{why}{}; {left} are left.", reminder_state_en(v))
     }, {
-        let who = v.claimed_by.as_ref().map_or(String::from("尚无人认领"), |who| format!("{who} 正在测试"));
+        let why = if v.is_deputy { "您是其测试人员的代理人，因此收到这封邮件。" } else { "" };
         let left = t.duration(t.left_ms(v.asked.until_ms));
-        match v.reminder {
-            Reminder::Deputy => format!("您是其测试人员的代理人，因此收到这封邮件。{who}；还剩 {left}。"),
-            _ => format!("{who}；还剩 {left}。"),
-        }
+        format!("{why}{}；还剩 {left}。", reminder_state_zh(v))
     };
     code_lead(t, asked: &Asked, valid_ms: i64) =>
         format!("It proves that you decide on {} build {}. It is good for {} and for nothing else.", asked.service, asked.build, t.duration(valid_ms)),
@@ -92,5 +86,26 @@ impl Text<'_> {
             Lang::En => "23px",
             Lang::ZhCn => "25px",
         }
+    }
+}
+
+fn reminder_state_en(v: &ReminderMail) -> String {
+    let testing =
+        v.claimed_by.as_ref().map_or(String::from("nobody has claimed it yet"), |who| format!("{who} is testing it"));
+    let said = match v.approved_by.as_slice() {
+        _ if v.needed < 2 => testing,
+        [] => format!("it needs {} approvals and has none yet, {testing}", v.needed),
+        who => format!("{} of {} approvals are there ({}), {testing}", who.len(), v.needed, who.join(", ")),
+    };
+    let mut letters = said.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}
+
+fn reminder_state_zh(v: &ReminderMail) -> String {
+    let testing = v.claimed_by.as_ref().map_or(String::from("尚无人认领"), |who| format!("{who} 正在测试"));
+    match v.approved_by.as_slice() {
+        _ if v.needed < 2 => testing,
+        [] => format!("需 {} 人通过，尚无人通过，{testing}", v.needed),
+        who => format!("已有 {} / {} 人通过（{}），{testing}", who.len(), v.needed, who.join("、")),
     }
 }

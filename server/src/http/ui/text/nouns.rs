@@ -112,6 +112,10 @@ impl Text<'_> {
             Word::Healthy => two("healthy", "健康"),
             Word::Unhealthy => two("unhealthy", "不健康"),
             Word::NeedsYou => two("needs you", "待您处理"),
+            Word::NeedsYouToo { have, need } => {
+                (format!("needs you, {have}/{need}"), format!("待您处理 {have}/{need}"))
+            }
+            Word::ApprovedOf { have, need } => (format!("{have}/{need} approved"), format!("已通过 {have}/{need}")),
             Word::Yours => two("yours", "您已认领"),
             Word::WaitsFor { who } => (format!("with {who}"), format!("{who} 处理中")),
             Word::AwaitingTesters => two("with testers", "待验收"),

@@ -189,6 +189,7 @@ impl Text<'_> {
             Disabled::AnotherRollout { version } => {
                 (format!("{version} is rolling out"), format!("{version} 正在发布"))
             }
+            Disabled::ApprovedAlready => (String::from("you have approved it"), String::from("您已通过")),
             Disabled::OwnCommit => (String::from("it is your own commit"), String::from("这是您自己的提交")),
         };
         self.pick(en, zh)

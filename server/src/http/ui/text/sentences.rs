@@ -114,9 +114,18 @@ impl Text<'_> {
                     self.duration(next_in_ms)
                 ),
             ),
-            Why::MailWaits { answer, next_in_ms } => (
-                String::from("The testers’ mail is not sent yet:"),
-                format!("the mail server {}. Next try in {}.", self.answer(answer), self.duration(next_in_ms)),
+            Why::MailWaits { to, others, answer, next_in_ms } => (
+                if others.is_empty() {
+                    String::from("The testers’ mail is not sent yet:")
+                } else {
+                    format!("The mail to {} is not sent yet:", names_en(to, "and"))
+                },
+                format!(
+                    "the mail server {}. An operator corrects the address or the mail server; next try in {}.{}",
+                    self.answer(answer),
+                    self.duration(next_in_ms),
+                    if others.is_empty() { String::new() } else { format!(" {} can decide.", names_en(others, "or")) }
+                ),
             ),
             Why::DeployingToTest { build } => {
                 (format!("Build {build} is being deployed to test."), String::from("Then the testers are mailed."))
@@ -124,25 +133,33 @@ impl Text<'_> {
             Why::UnhealthyInTest { detail, told } => {
                 (String::from("It does not become healthy in test:"), format!("{detail}.{}", told_en(told.as_deref())))
             }
-            Why::YouMayDecide { build, until_ms } => (
-                format!("Build {build} waits for your decision."),
+            Why::YouMayDecide { build, have, need, until_ms } => (
+                match need {
+                    0..=1 => format!("Build {build} waits for your decision."),
+                    _ => format!("Build {build} waits for your decision, {have} of {need} approvals are there."),
+                },
                 format!("Test it, then approve or reject by {}.", self.when(until_ms)),
             ),
             Why::YouAreTesting { build, since_ms, until_ms } => (
                 format!("You are testing it since {}.", self.when(since_ms)),
                 format!("The test environment is kept for build {build} until you decide, or {}.", self.when(until_ms)),
             ),
-            Why::TestersMayDecide { testers, until_ms } => (
-                format!("It waits for {}", end(&names_en(testers, "or"))),
+            Why::TestersMayDecide { testers, short, until_ms } => (
+                format!("It waits for {}", end(&deciders_en(testers, *short))),
                 format!("Nobody has claimed it yet; they have until {}.", self.when(until_ms)),
             ),
             Why::SomeoneIsTesting { who, since_ms, until_ms } => (
                 format!("{who} is testing it since {}.", self.when(since_ms)),
                 format!("The decision is due by {}.", self.when(until_ms)),
             ),
-            Why::MoreApprovals { have, need, testers, until_ms } => (
+            Why::MoreApprovals { have, need, testers, short, until_ms } => (
                 format!("{have} of {need} approvals."),
-                format!("It waits for {} until {}.", names_en(testers, "or"), self.when(until_ms)),
+                format!(
+                    "It waits for {} more until {}; asked: {}.",
+                    need.saturating_sub(*have),
+                    self.when(until_ms),
+                    deciders_en(testers, *short)
+                ),
             ),
             Why::BehindClaim { build, who, until_ms } => (
                 format!("Build {build} has the test environment:"),
@@ -156,8 +173,11 @@ impl Text<'_> {
                 format!("{by} rejected it at {}:", self.when(at_ms)),
                 format!("“{comment}”. A new push makes a new release."),
             ),
-            Why::Expired { at_ms } => (
-                String::from("Nobody decided in time."),
+            Why::Expired { at_ms, have, need } => (
+                match have {
+                    0 => String::from("Nobody decided in time."),
+                    _ => format!("Only {have} of {need} approved it in time."),
+                },
                 format!(
                     "It expired at {}; nothing was approved, nothing failed. Anyone can ask again.",
                     self.when(at_ms)
@@ -340,9 +360,18 @@ impl Text<'_> {
                     self.duration(next_in_ms)
                 ),
             ),
-            Why::MailWaits { answer, next_in_ms } => (
-                String::from("给测试人员的邮件尚未发出："),
-                format!("邮件服务器{}。{}后再试。", self.answer(answer), self.duration(next_in_ms)),
+            Why::MailWaits { to, others, answer, next_in_ms } => (
+                if others.is_empty() {
+                    String::from("给测试人员的邮件尚未发出：")
+                } else {
+                    format!("给 {} 的邮件尚未发出：", names_zh(to))
+                },
+                format!(
+                    "邮件服务器{}。请运维人员更正地址或邮件服务器；{}后再试。{}",
+                    self.answer(answer),
+                    self.duration(next_in_ms),
+                    if others.is_empty() { String::new() } else { format!("{} 可以决定。", names_zh(others)) }
+                ),
             ),
             Why::DeployingToTest { build } => {
                 (format!("构建 {build} 正在部署到测试环境。"), String::from("随后会发邮件给测试人员。"))
@@ -350,23 +379,33 @@ impl Text<'_> {
             Why::UnhealthyInTest { detail, told } => {
                 (String::from("在测试环境中未能变为健康："), format!("{detail}。{}", told_zh(told.as_deref())))
             }
-            Why::YouMayDecide { build, until_ms } => {
-                (format!("构建 {build} 等待您的决定。"), format!("请测试，并在 {} 前通过或拒绝。", self.when(until_ms)))
+            Why::YouMayDecide { build, have, need, until_ms } => {
+                let so_far = if *need > 1 { format!("，已有 {have} / {need} 人通过") } else { String::new() };
+                (
+                    format!("构建 {build} 等待您的决定{so_far}。"),
+                    format!("请测试，并在 {} 前通过或拒绝。", self.when(until_ms)),
+                )
             }
             Why::YouAreTesting { build, since_ms, until_ms } => (
                 format!("您从 {} 起正在测试。", self.when(since_ms)),
                 format!("测试环境会一直保留构建 {build}，直到您作出决定，最迟 {}。", self.when(until_ms)),
             ),
-            Why::TestersMayDecide { testers, until_ms } => {
-                (format!("等待 {} 验收。", names_zh(testers)), format!("尚无人认领，截止 {}。", self.when(until_ms)))
-            }
+            Why::TestersMayDecide { testers, short, until_ms } => (
+                format!("等待 {} 验收。", deciders_zh(testers, *short)),
+                format!("尚无人认领，截止 {}。", self.when(until_ms)),
+            ),
             Why::SomeoneIsTesting { who, since_ms, until_ms } => (
                 format!("{who} 从 {} 起正在测试。", self.when(since_ms)),
                 format!("最迟 {} 作出决定。", self.when(until_ms)),
             ),
-            Why::MoreApprovals { have, need, testers, until_ms } => (
+            Why::MoreApprovals { have, need, testers, short, until_ms } => (
                 format!("已有 {have} / {need} 人通过。"),
-                format!("还在等待 {}，截止 {}。", names_zh(testers), self.when(until_ms)),
+                format!(
+                    "还需 {} 人，截止 {}；已请求 {}。",
+                    need.saturating_sub(*have),
+                    self.when(until_ms),
+                    deciders_zh(testers, *short)
+                ),
             ),
             Why::BehindClaim { build, who, until_ms } => (
                 format!("测试环境正被构建 {build} 占用："),
@@ -379,8 +418,11 @@ impl Text<'_> {
             Why::Rejected { by, at_ms, comment } => {
                 (format!("{by} 于 {} 拒绝：", self.when(at_ms)), format!("“{comment}”。新的推送会产生新的发布。"))
             }
-            Why::Expired { at_ms } => (
-                String::from("无人在期限内决定。"),
+            Why::Expired { at_ms, have, need } => (
+                match have {
+                    0 => String::from("无人在期限内决定。"),
+                    _ => format!("期限内只有 {have} / {need} 人通过。"),
+                },
                 format!("已于 {} 过期；既未通过，也不算失败。任何人都可以再次发起。", self.when(at_ms)),
             ),
             Why::Superseded { build, by } => (
@@ -613,6 +655,23 @@ fn told_zh(who: Option<&str>) -> String {
 fn lower_first(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or(String::new(), |c| c.to_lowercase().chain(chars).collect())
+}
+
+/// Who is waited for; where those who are asked are too few, somebody who signs in has to decide too.
+fn deciders_en(testers: &[String], short: bool) -> String {
+    match (testers, short) {
+        ([], true) => String::from("a release manager"),
+        (names, true) => format!("{} and a release manager", names.join(", ")),
+        (names, false) => names_en(names, "or"),
+    }
+}
+
+fn deciders_zh(testers: &[String], short: bool) -> String {
+    match (testers, short) {
+        ([], true) => String::from("发布经理"),
+        (names, true) => format!("{}和发布经理", names.join("、")),
+        (names, false) => names_zh(names),
+    }
 }
 
 /// Names in a row, in Chinese.

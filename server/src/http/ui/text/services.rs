@@ -19,6 +19,7 @@ words! {
     called_by: "Called by", "被调用";
     people: "People", "人员";
     testers: "Testers", "测试人员";
+    deputies: "Deputies", "代理人";
     managers: "Releases", "发布";
     more: "More", "更多";
     nothing_deployed: "nothing deployed", "尚未部署";
@@ -87,7 +88,7 @@ phrases! {
         every_ms.map_or(String::from("not polled"), |every| format!("polled every {} as well{}", t.duration(every), at_ms.map_or(String::new(), |at| format!(", last {} ago", t.age(at))))),
         every_ms.map_or(String::from("不轮询"), |every| format!("另每 {} 轮询{}", t.duration(every), at_ms.map_or(String::new(), |at| format!("，上次在 {}前", t.age(at)))));
     poll_failed(t, answer: &str) => format!("The last poll failed: {answer}"), format!("上次轮询失败：{answer}");
-    decide_n(t, n: u32) => format!("{} decides", t.number(n)), format!("{n} 人决定即可");
+    decide_n(t, n: u32) => if n == 1 { String::from("1 decides") } else { format!("{} must approve", t.number(n)) }, if n == 1 { String::from("1 人决定即可") } else { format!("需 {n} 人通过") };
     poll_choice(t, s: u64) => if s == 0 { String::from("never, hooks only") } else { t.duration(i64::try_from(s).unwrap_or(0) * 1000) }, if s == 0 { String::from("不轮询，仅 Webhook") } else { t.duration(i64::try_from(s).unwrap_or(0) * 1000) };
     for_forge(t, forge: &str) => format!("for {forge}"), format!("用于 {forge}");
 }
