@@ -222,3 +222,6 @@ async fn send(
     post.mailer.send(&mail).await.map_err(|error| TryAgain::from_error(&error))?;
     Ok(Outcome::done())
 }
+
+#[cfg(test)]
+mod tests;
