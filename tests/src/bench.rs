@@ -4,11 +4,88 @@
 use std::{fs, net::TcpStream, path::Path, process::Command, thread, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
 
 use crate::process::{Process, Stop, output};
 
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 const READY_WITHIN: Duration = Duration::from_secs(10);
+
+/// One row of the table of `make bench`, as `target/bench/summary.json` lists them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// What was measured.
+    pub name: String,
+    /// The product's figure, in `unit`.
+    pub ours: f64,
+    /// The figure of the program beside it, in `unit`; none where the goal is a figure of its own.
+    pub peer: Option<f64>,
+    /// The unit of both.
+    pub unit: String,
+    /// Ours divided by the peer's.
+    pub ratio: Option<f64>,
+    /// The goal: `<= 0.6 x`, `>= 5000 /s`.
+    pub goal: String,
+    /// Whether the goal was reached.
+    pub met: bool,
+}
+
+/// What a row is to reach.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Goal {
+    /// The figure itself, at most.
+    AtMost(f64),
+    /// The figure itself, at least.
+    AtLeast(f64),
+    /// Its ratio to the peer's figure, at most.
+    RatioAtMost(f64),
+    /// Its ratio to the peer's figure, at least.
+    RatioAtLeast(f64),
+}
+
+impl Row {
+    /// A row, judged.
+    #[must_use]
+    pub fn new(name: &str, ours: f64, peer: Option<f64>, unit: &str, goal: Goal) -> Self {
+        let ratio = peer.filter(|peer| *peer > 0.0).map(|peer| ours / peer);
+        let (goal, met) = match goal {
+            Goal::AtMost(most) => (format!("<= {most} {unit}"), ours <= most),
+            Goal::AtLeast(least) => (format!(">= {least} {unit}"), ours >= least),
+            Goal::RatioAtMost(most) => (format!("<= {most} x"), ratio.is_some_and(|ratio| ratio <= most)),
+            Goal::RatioAtLeast(least) => (format!(">= {least} x"), ratio.is_some_and(|ratio| ratio >= least)),
+        };
+        Self { name: name.into(), ours: rounded(ours), peer: peer.map(rounded), unit: unit.into(), ratio: ratio.map(rounded), goal, met }
+    }
+
+    /// Notes it for the table of this run.
+    ///
+    /// # Panics
+    /// When the file of the rows cannot be written.
+    pub fn note(&self) {
+        println!("{}", serde_json::to_string(self).unwrap_or_default());
+        crate::evidence::append(&folder().join("rows.jsonl"), self);
+    }
+}
+
+/// Three significant digits after the point are more than a machine repeats.
+fn rounded(figure: f64) -> f64 {
+    (figure * 1000.0).round() / 1000.0
+}
+
+/// The folder of the figures: `bench` in cargo's target folder.
+#[must_use]
+pub fn folder() -> std::path::PathBuf {
+    crate::evidence::target().join("bench")
+}
+
+/// The value below which `percent` of the values lie; 0 of none.
+#[must_use]
+pub fn percentile(values: &[f64], percent: usize) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let place = (sorted.len() * percent).div_ceil(100).max(1) - 1;
+    sorted.get(place).copied().unwrap_or(0.0)
+}
 
 /// What a reader must know to judge a figure: how the product was built, the cores, and whether others used them.
 /// Call it before the work begins.

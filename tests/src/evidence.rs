@@ -87,9 +87,15 @@ pub fn folder() -> PathBuf {
     if let Some(dir) = env::var_os("WINDLASS_EVIDENCE_DIR") {
         return dir.into();
     }
+    target().join("evidence")
+}
+
+/// Cargo's target folder, that of the running program.
+#[must_use]
+pub fn target() -> PathBuf {
     let exe = env::current_exe().unwrap_or_default();
     let target = exe.ancestors().find(|dir| dir.join("CACHEDIR.TAG").exists());
-    target.map_or_else(|| crate::parts::checkout().join("target"), Path::to_owned).join("evidence")
+    target.map_or_else(|| crate::parts::checkout().join("target"), Path::to_owned)
 }
 
 /// All lines of a file of the evidence; none when it does not exist.

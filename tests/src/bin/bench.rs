@@ -1,0 +1,64 @@
+//! `bench` makes the table of what `make bench` has measured: `target/bench/summary.json`, and the same on standard output.
+//! Fails where a row is missing; a goal that was not reached is said, not a failure.
+
+use std::{fs, process::ExitCode};
+
+use anyhow::{Context, Result};
+use tests::bench::{Row, folder};
+
+/// What must have a figure: the beginnings of the rows' names.
+const WANTED: [&str; 17] = [
+    "signed hooks journalled",
+    "signed hooks, answer p99",
+    "push to the first log line, p99",
+    "promotion, empty destination, plain",
+    "promotion, one layer new, plain",
+    "promotion, nothing new, plain",
+    "promotion, empty destination, TLS",
+    "promotion, one layer new, TLS",
+    "promotion, nothing new, TLS",
+    "memory, idle with 10,000 runs",
+    "time to ready with 10,000 runs",
+    "log lines through the whole path",
+    "open line 900,000 of a million",
+    "gateway, requests",
+    "board of 500 services, API, p95",
+    "board of 500 services, page, p95",
+    "resume after kill -9 with 1,000 trains",
+];
+
+fn main() -> ExitCode {
+    match summary() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether every row has a figure.
+fn summary() -> Result<bool> {
+    let rows: Vec<Row> = tests::evidence::read(&folder().join("rows.jsonl"))?;
+    let file = folder().join("summary.json");
+    fs::write(&file, serde_json::to_string_pretty(&rows)?)
+        .with_context(|| format!("failed to write {}", file.display()))?;
+    println!("{:<58} {:>12} {:>12} {:>8} {:>14}  met", "what", "ours", "peer", "ratio", "goal");
+    let optional = |figure: Option<f64>| figure.map_or_else(|| "-".to_owned(), |figure| figure.to_string());
+    for row in &rows {
+        let met = if row.met { "yes" } else { "NO" };
+        let ours = format!("{} {}", row.ours, row.unit);
+        println!(
+            "{:<58} {ours:>12} {:>12} {:>8} {:>14}  {met}",
+            row.name,
+            optional(row.peer),
+            optional(row.ratio),
+            row.goal
+        );
+    }
+    let missing = WANTED.iter().filter(|wanted| !rows.iter().any(|row| row.name.starts_with(*wanted)));
+    let missing: Vec<_> = missing.inspect(|name| println!("bench: NO FIGURE for {name}")).collect();
+    println!("bench: {} rows, {} goals not reached, in {}", rows.len(), rows.iter().filter(|row| !row.met).count(), file.display());
+    Ok(missing.is_empty())
+}
