@@ -54,7 +54,15 @@ impl Row {
             Goal::RatioAtMost(most) => (format!("<= {most} x"), ratio.is_some_and(|ratio| ratio <= most)),
             Goal::RatioAtLeast(least) => (format!(">= {least} x"), ratio.is_some_and(|ratio| ratio >= least)),
         };
-        Self { name: name.into(), ours: rounded(ours), peer: peer.map(rounded), unit: unit.into(), ratio: ratio.map(rounded), goal, met }
+        Self {
+            name: name.into(),
+            ours: rounded(ours),
+            peer: peer.map(rounded),
+            unit: unit.into(),
+            ratio: ratio.map(rounded),
+            goal,
+            met,
+        }
     }
 
     /// Notes it for the table of this run.

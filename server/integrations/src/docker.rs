@@ -47,6 +47,8 @@ pub struct EngineConfig {
     pub build_start_seconds: u64,
     /// How long a container is followed on while the engine itself does not answer.
     pub engine_patience_seconds: u64,
+    /// How long the engine may be silent while the rest of an output is read after its container has ended.
+    pub drain_silence_ms: u64,
     /// Output of one step that the engine keeps; older output is dropped by the engine.
     pub step_log_bytes: u64,
     /// Output of one service container that the engine keeps.
@@ -65,6 +67,7 @@ impl Default for EngineConfig {
             request_timeout_seconds: 120,
             build_start_seconds: 600,
             engine_patience_seconds: 60,
+            drain_silence_ms: 10_000,
             step_log_bytes: 128 << 20,
             service_log_bytes: 32 << 20,
             published_ports: 20_000..=29_999,

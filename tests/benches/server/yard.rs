@@ -57,6 +57,10 @@ impl Yard {
         });
         let url = format!("{}/api/v1/services", yard.place.url);
         yard.http.post(url).bearer_auth(&yard.token).json(&service).send().await?.error_for_status()?;
+        // The first poll makes a run of what is there already.
+        while yard.idle().await? == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
         Ok(yard)
     }
 
@@ -67,8 +71,8 @@ impl Yard {
             "steps": [{"name": "work", "image": BASE_IMAGE, "commands": [command]}],
             "test": {"testers": ["qa@example.com"]},
         });
-        self.repo.write(".windlass.yaml", &pipeline.to_string())?;
-        self.repo.write("number", &number.to_string())?;
+        self.repo.write(".windlass.yaml", pipeline.to_string())?;
+        self.repo.write("number", number.to_string())?;
         let commit = self.repo.commit("dev@example.com", &format!("change {number}"))?;
         let bare = self.git.root().join("shop.git");
         if bare.exists() {

@@ -59,6 +59,11 @@ fn summary() -> Result<bool> {
     }
     let missing = WANTED.iter().filter(|wanted| !rows.iter().any(|row| row.name.starts_with(*wanted)));
     let missing: Vec<_> = missing.inspect(|name| println!("bench: NO FIGURE for {name}")).collect();
-    println!("bench: {} rows, {} goals not reached, in {}", rows.len(), rows.iter().filter(|row| !row.met).count(), file.display());
+    println!(
+        "bench: {} rows, {} goals not reached, in {}",
+        rows.len(),
+        rows.iter().filter(|row| !row.met).count(),
+        file.display()
+    );
     Ok(missing.is_empty())
 }

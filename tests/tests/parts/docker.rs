@@ -193,6 +193,48 @@ async fn service_image(bench: &Bench, registry: &Registry) -> Result<String> {
 }
 
 #[tokio::test]
+async fn output_that_is_read_long_after_the_end_of_its_step_is_not_the_engines_silence() -> Result<()> {
+    if !require(&[Part::Docker]) {
+        return Ok(());
+    }
+    const SILENCE: Duration = Duration::from_millis(200);
+    let mut bench = Bench::new().await?;
+    let config = EngineConfig {
+        host: bench.shared.host().to_owned(),
+        drain_silence_ms: u64::try_from(SILENCE.as_millis())?,
+        ..EngineConfig::default()
+    };
+    bench.engine = Engine::connect(config).await?;
+    let step = bench.step("much", &["seq 1 1000"]);
+    let (sender, mut receiver) = mpsc::channel(4);
+    let run = async {
+        let end = bench.engine.run_step(&step, None, &sender, &CancellationToken::new()).await;
+        drop(sender);
+        end
+    };
+    let read = async {
+        // A server that is away: nothing is taken until long after the end.
+        loop {
+            match bench.engine.container_state(&step.name).await {
+                Ok(Some(ContainerState::Exited { .. })) => break,
+                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+        tokio::time::sleep(4 * SILENCE).await;
+        let mut lines = 0;
+        while let Some(piece) = receiver.recv().await {
+            // Not the shell's own echo of its commands.
+            lines += usize::from(piece.bytes.iter().all(u8::is_ascii_digit));
+        }
+        lines
+    };
+    let (end, lines) = tokio::join!(run, read);
+    ensure!(end?.exit == StepExit::Exited { code: 0 });
+    ensure!(lines == 1000, "{lines} lines of 1000");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_step_gets_its_environment_workspace_and_limits_and_no_privileges() -> Result<()> {
     if !require(&[Part::Docker]) {
         return Ok(());

@@ -1,7 +1,10 @@
 //! The output of a container, read from the engine's own record, so that it can be read again from any place. Lines are
 //! not joined, masked or numbered here.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::Duration,
+};
 
 use bollard::container::LogOutput;
 use bollard::query_parameters::{LogsOptions, LogsOptionsBuilder};
@@ -57,6 +60,25 @@ impl LogPiece {
     }
 }
 
+/// How the reading of an output comes on, for whoever waits for its end.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    pieces: AtomicU64,
+    handing_over: AtomicBool,
+}
+
+impl Progress {
+    /// Pieces that were handed over.
+    pub(super) fn pieces(&self) -> u64 {
+        self.pieces.load(Ordering::Relaxed)
+    }
+
+    /// Whether a piece is there that its receiver has not taken yet.
+    pub(super) fn waits_for_receiver(&self) -> bool {
+        self.handing_over.load(Ordering::Relaxed)
+    }
+}
+
 impl Engine {
     /// Hands over all output behind `after` until the container has ended and all of it was read. Lives through
     /// restarts of the engine up to `engine_patience_seconds`; nothing is lost and nothing comes twice.
@@ -69,12 +91,23 @@ impl Engine {
         after: Option<LogCursor>,
         output: &mpsc::Sender<LogPiece>,
     ) -> Result<(), DockerError> {
+        self.follow_with(name, after, output, &Progress::default()).await
+    }
+
+    /// As [`Engine::follow_output`]; says in `progress` how it comes on.
+    pub(super) async fn follow_with(
+        &self,
+        name: &str,
+        after: Option<LogCursor>,
+        output: &mpsc::Sender<LogPiece>,
+        progress: &Progress,
+    ) -> Result<(), DockerError> {
         let mut reader = Reader::behind(after);
         let patience = Duration::from_secs(self.config.engine_patience_seconds);
         let mut trouble_since: Option<Instant> = None;
         loop {
             let place = reader.place;
-            let followed = self.read_output(name, true, &mut reader, output).await;
+            let followed = self.read_output(name, true, &mut reader, output, progress).await;
             if reader.place != place {
                 trouble_since = None;
             }
@@ -86,7 +119,7 @@ impl Engine {
             let trouble = match state {
                 // The engine may end the stream a moment before it has written the last lines.
                 Ok(Some(ContainerState::Exited { .. })) => {
-                    match self.read_output(name, false, &mut reader, output).await {
+                    match self.read_output(name, false, &mut reader, output, progress).await {
                         Err(error) if !matches!(error, DockerError::ReceiverGone) => Some(error),
                         done => return done,
                     }
@@ -135,16 +168,17 @@ impl Engine {
         follow: bool,
         reader: &mut Reader,
         output: &mpsc::Sender<LogPiece>,
+        progress: &Progress,
     ) -> Result<(), DockerError> {
         reader.begin();
         let mut stream = Box::pin(self.docker.logs(name, Some(reader.options(follow))));
         let mut ready = Vec::new();
         while let Some(next) = stream.next().await {
             reader.take(next.map_err(self.failed("read the output"))?, &mut ready);
-            hand_over(reader, &mut ready, output).await?;
+            hand_over(reader, &mut ready, output, progress).await?;
         }
         reader.end(&mut ready);
-        hand_over(reader, &mut ready, output).await
+        hand_over(reader, &mut ready, output, progress).await
     }
 }
 
@@ -152,10 +186,15 @@ async fn hand_over(
     reader: &mut Reader,
     ready: &mut Vec<LogPiece>,
     output: &mpsc::Sender<LogPiece>,
+    progress: &Progress,
 ) -> Result<(), DockerError> {
     for piece in ready.drain(..) {
         let place = piece.cursor;
-        output.send(piece).await.map_err(|_| DockerError::ReceiverGone)?;
+        progress.handing_over.store(true, Ordering::Relaxed);
+        let sent = output.send(piece).await;
+        progress.handing_over.store(false, Ordering::Relaxed);
+        sent.map_err(|_| DockerError::ReceiverGone)?;
+        progress.pieces.fetch_add(1, Ordering::Relaxed);
         reader.place = Some(place);
     }
     Ok(())

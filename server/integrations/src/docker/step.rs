@@ -13,15 +13,13 @@ use futures_util::StreamExt;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::logs::{LogCursor, LogPiece};
+use super::logs::{LogCursor, LogPiece, Progress};
 use super::{
     ContainerState, DockerError, Engine, KEPT_CAPABILITIES, Limits, check_name, environment, log_config, state_of,
 };
 
 /// The script is one argument of a process, and Linux takes 128 KiB of that.
 const MAX_SCRIPT_BYTES: usize = 120 * 1024;
-/// How long the rest of the output may take to arrive after the container has ended.
-const DRAIN: Duration = Duration::from_secs(10);
 /// Pause before a broken wait is taken up again.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
@@ -151,7 +149,8 @@ impl Engine {
     ) -> Result<StepEnd, DockerError> {
         let (started_at_ms, _) = self.step_times(name).await?;
         let left = left_of(timeout, started_at_ms);
-        let follow = self.follow_output(name, after, output);
+        let progress = Progress::default();
+        let follow = self.follow_with(name, after, output, &progress);
         // Stops the container at most once; the output is followed on meanwhile. The reason stands before the stop
         // begins, because the container's end is seen before the answer to the stop.
         let why = OnceLock::new();
@@ -178,9 +177,16 @@ impl Engine {
                 }
             }
         }
-        if !followed {
-            match tokio::time::timeout(DRAIN, &mut follow).await {
-                Ok(done) => done?,
+        let silence = Duration::from_millis(self.config.drain_silence_ms);
+        while !followed {
+            let before = progress.pieces();
+            match tokio::time::timeout(silence, &mut follow).await {
+                Ok(done) => {
+                    done?;
+                    followed = true;
+                }
+                // Much output takes its time, and a receiver that is away is no fault of the engine.
+                Err(_) if progress.pieces() != before || progress.waits_for_receiver() => {}
                 Err(_) => return Err(DockerError::TimedOut { action: "read the rest of the output" }),
             }
         }
