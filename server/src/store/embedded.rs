@@ -105,7 +105,12 @@ impl EmbeddedStore {
             let newest = engine.scan(table, &KeyRange::all(), Direction::Backward, 1)?;
             Ok(newest.first().and_then(|(key, _)| key.as_slice().try_into().ok()).map_or(0, u64::from_be_bytes))
         };
-        let (last_entry, last_delivery) = (last(JOURNAL)?, last(DELIVERIES)?);
+        let (mut last_entry, last_delivery) = (last(JOURNAL)?, last(DELIVERIES)?);
+        // A change without a line in the journal has a number too. While an effect that it asked for is pending, no other
+        // asking may have that number: the outcome of the one would count for the other.
+        for (_, bytes) in engine.scan(EFFECTS, &KeyRange::all(), Direction::Forward, LIST_MAX)? {
+            last_entry = last_entry.max(unpack::<PendingEffect>(EFFECTS, &bytes)?.asked_by);
+        }
         Ok(Self { engine, last_entry: last_entry.into(), last_delivery: last_delivery.into() })
     }
 
@@ -560,5 +565,30 @@ impl Store for EmbeddedStore {
 
     fn trouble(&self) -> Option<String> {
         self.engine.trouble().map(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pipelines::{journal::Origin, time::UnixMs};
+
+    use super::*;
+    use crate::store::engine::{EngineConfig, EngineKind, open};
+
+    #[tokio::test]
+    async fn an_effect_asked_for_after_a_restart_has_another_number_than_one_that_is_still_pending() {
+        let config = EngineConfig { kind: EngineKind::Memory, ..EngineConfig::default() };
+        let engine = open(std::path::Path::new(""), &config).unwrap();
+        let service: ServiceName = "shop".parse().unwrap();
+        let mut numbers = Vec::new();
+        for _ in 0..3 {
+            let store = EmbeddedStore::open(Arc::clone(&engine)).unwrap();
+            // It writes no line: nothing in the journal has its number.
+            let mut change = TrainChange::new(service.clone(), Origin::server(), UnixMs(0));
+            change.ask = vec![Effect::PollRepository { service: service.clone(), due_at: UnixMs(0) }];
+            let asked = store.train_change(change).await.unwrap().pending;
+            numbers.extend(asked.into_iter().map(|(_, pending)| pending.asked_by));
+        }
+        assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "{numbers:?}");
     }
 }

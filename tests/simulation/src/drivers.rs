@@ -4,7 +4,7 @@
 use pipelines::{
     approval::{ApprovalEvent, ApprovalState, Reminder},
     effect::Effect,
-    ids::{CommitSha, Environment, ReleaseId, RevisionId, RolloutId},
+    ids::{CommitSha, Digest, Environment, ReleaseId, RevisionId, RolloutId},
     release::{Release, ReleaseEvent, ReleaseState},
     rollout::{Rollout, RolloutEvent, RolloutState},
     train::{Event, production_traffic},
@@ -12,13 +12,14 @@ use pipelines::{
 };
 
 use crate::{
-    sim::{Sim, Violation},
+    promise::{Promise, Violation},
+    sim::Sim,
     store::Input,
     world::RELEASE_REF,
 };
 
 /// How one step of an effect went.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Act {
     /// There is another step.
     More,
@@ -63,6 +64,10 @@ pub(crate) fn trigger(git_ref: &str, commit: &CommitSha, source: TriggerSource) 
     }
 }
 
+fn gone(what: &str, id: &dyn std::fmt::Display) -> Violation {
+    Violation::new(Promise::NothingLost, format!("the {what} {id} is lost: an effect is pending for it"))
+}
+
 impl Sim {
     pub(crate) fn act(&mut self, effect: &Effect, progress: usize) -> Acted {
         if self.fails() {
@@ -71,7 +76,7 @@ impl Sim {
         match effect {
             Effect::ProcessDelivery { delivery, .. } => self.process_delivery(*delivery),
             Effect::PollRepository { .. } => self.poll(),
-            Effect::ExecuteRun { run } => Err(Violation(format!("{run} is for the runner"))),
+            Effect::ExecuteRun { run } => Err(Violation::new(Promise::GoesOn, format!("{run} is for the runner"))),
             Effect::DeployTest { release } => self.deploy_test(release, progress),
             Effect::SendApprovalMail { release, round, tester, reminder: None } => {
                 self.send_mail(release, *round, &format!("approval {release} {round} {tester}"))
@@ -97,17 +102,17 @@ impl Sim {
     }
 
     fn release(&self, id: &ReleaseId) -> Result<Release, Violation> {
-        self.store.releases.get(&id.number).cloned().ok_or_else(|| Violation(format!("there is no release {id}")))
+        self.store.releases.get(&id.number).cloned().ok_or_else(|| gone("release", id))
     }
 
     fn rollout(&self, id: &RolloutId) -> Result<Rollout, Violation> {
-        self.store.rollouts.get(&id.number).cloned().ok_or_else(|| Violation(format!("there is no rollout {id}")))
+        self.store.rollouts.get(&id.number).cloned().ok_or_else(|| gone("rollout", id))
     }
 
     fn process_delivery(&self, id: u64) -> Acted {
         let Some(trigger) = self.store.deliveries.get(&id) else { return done() };
         let seen = self.store.refs.get(&trigger.git_ref);
-        if seen.is_some_and(|seen| seen.knows(&trigger.commit)) {
+        if self.safe.remembers_refs && seen.is_some_and(|seen| seen.knows(&trigger.commit)) {
             return done();
         }
         let input = Input {
@@ -121,7 +126,7 @@ impl Sim {
     fn poll(&self) -> Acted {
         let is_first = self.store.refs.is_empty();
         let mut input = Input::default();
-        for (git_ref, commit) in &self.world.heads {
+        for (git_ref, commit) in self.world.heads.iter().filter(|_| self.safe.polls || is_first) {
             let seen = self.store.refs.get(git_ref);
             if seen.is_some_and(|seen| seen.commit == *commit) {
                 continue;
@@ -144,7 +149,8 @@ impl Sim {
         match progress {
             0 if release.state != ReleaseState::DeployingTest => done(),
             0 => {
-                self.world.start(Environment::Test, &revision, &release.digest, 1, self.safe.looks_first)?;
+                let digest = self.image_of(&release);
+                self.world.start(Environment::Test, &revision, &digest, 1, self.safe.looks_first)?;
                 Ok(Act::More)
             }
             1 if self.world.commit(&release.commit.sha)?.dies_in_test => {
@@ -195,7 +201,8 @@ impl Sim {
     fn send_reminder(&mut self, id: &ReleaseId, round: u32, person: &str, reminder: Reminder) -> Acted {
         let about = format!("{} {id} {round} {person}", reminder.word());
         let approval = self.store.approvals.get(&id.number).filter(|approval| approval.round == round);
-        let approval = approval.ok_or_else(|| Violation(format!("{about} is for another round")))?;
+        let approval =
+            approval.ok_or_else(|| Violation::new(Promise::NothingLost, format!("{about} is for another round")))?;
         let is_in_time = self.now < approval.expires_at;
         let is_wanted = is_in_time && approval.recipients(reminder).iter().any(|one| one == person);
         if !is_wanted && self.safe.looks_before_reminding {
@@ -206,10 +213,18 @@ impl Sim {
         let is_author = approval.author_email == person && !approval.allow_self_approval;
         let has_approved = approval.approved_by.iter().any(|decision| decision.email == person);
         if !is_open || is_author || has_approved {
-            return Err(Violation(format!("{about} reminds of what is decided")));
+            return Err(Violation::new(Promise::NothingTwice, format!("{about} reminds of what is decided")));
         }
         self.world.remind((id.number, round, person), reminder)?;
         self.send_mail(id, round, &about)
+    }
+
+    /// What is asked of the test registry.
+    fn image_of(&self, release: &Release) -> Digest {
+        if self.safe.by_digest {
+            return release.digest.clone();
+        }
+        self.world.tags.get(&release.tag).unwrap_or(&release.digest).clone()
     }
 
     fn promote(&mut self, id: &ReleaseId, progress: usize) -> Acted {
@@ -219,10 +234,11 @@ impl Sim {
             // Blobs; they are skipped where they are there already.
             0 | 1 => Ok(Act::More),
             2 => {
-                self.world.promote(&release.digest, self.safe.looks_first)?;
+                let digest = self.image_of(&release);
+                self.world.promote(&digest, self.safe.looks_first)?;
                 Ok(Act::More)
             }
-            _ => release_event(id, ReleaseEvent::Promoted { digest: release.digest }),
+            _ => release_event(id, ReleaseEvent::Promoted { digest: self.image_of(&release) }),
         }
     }
 

@@ -3,6 +3,7 @@
 use pipelines::{
     approval::{Actor, ApprovalEvent},
     ids::Digest,
+    release::Release,
     rollout::RolloutEvent,
     run::RunEvent,
     train::Event,
@@ -11,6 +12,8 @@ use pipelines::{
 
 use crate::{
     drivers::trigger,
+    machines,
+    promise::{Promise, Violation},
     sim::Sim,
     store::Store,
     world::{DEPUTIES, RELEASE_REF, TESTERS},
@@ -38,6 +41,9 @@ impl Sim {
     /// A commit is pushed; its hook may come twice, or never.
     pub(crate) fn push(&mut self) {
         let git_ref = if self.rng.chance(85) { RELEASE_REF } else { "refs/heads/side" };
+        if self.rng.chance(8) {
+            self.push_from_fork();
+        }
         let Some(commit) = self.world.push(git_ref, &mut self.rng) else { return };
         self.say(|| format!("{} is pushed to {git_ref}", commit.short()));
         let times = match self.rng.below(10) {
@@ -46,7 +52,22 @@ impl Sim {
             _ => 1,
         };
         for _ in 0..times {
+            // The forge is told so, and does not say it again.
+            if self.disk_is_full {
+                self.stats.not_stored += 1;
+                continue;
+            }
             self.store.record_delivery(trigger(git_ref, &commit, TriggerSource::Hook), self.now);
+        }
+    }
+
+    /// Somebody from outside opens a pull request.
+    fn push_from_fork(&mut self) {
+        let Some(commit) = self.world.commit_from_fork(&mut self.rng) else { return };
+        let mut trigger = trigger("refs/pull/7/head", &commit, TriggerSource::Hook);
+        (trigger.kind, trigger.pull_request, trigger.from_fork) = (TriggerKind::PullRequest, Some(7), true);
+        if !self.disk_is_full {
+            self.store.record_delivery(trigger, self.now);
         }
     }
 
@@ -61,7 +82,7 @@ impl Sim {
             (Some(_), _) if self.rng.chance(50) => self.approval_act(),
             (_, Some(_)) if self.rng.chance(40) => self.rollout_act(),
             _ => match self.rng.below(30) {
-                0..=2 => Event::Rollback { to: self.some_number(), by: "ann".into(), reason: "500s".into() },
+                0..=2 => Event::Rollback { to: self.some_former(), by: "ann".into(), reason: "500s".into() },
                 3..=5 => Event::Replace { by: "ann".into() },
                 6..=9 => Event::AskAgain { number: self.some_number(), by: "ann".into() },
                 10 => {
@@ -74,9 +95,49 @@ impl Sim {
                 _ => return,
             },
         };
-        self.person(&event);
-        if self.rng.chance(20) {
-            self.person(&event);
+        match self.rng.below(20) {
+            // Twice.
+            0..=3 => {
+                self.person(&event);
+                self.person(&event);
+            }
+            // From a page that was loaded a while ago.
+            4..=6 => self.process.pressed.push(event),
+            // While somebody else does something.
+            7..=9 => {
+                let other = match self.rng.below(3) {
+                    0 => self.rollout_act(),
+                    1 => Event::Rollback { to: self.some_number(), by: "boss".into(), reason: "errors".into() },
+                    _ => self.approval_act(),
+                };
+                self.at_once(&event, &other);
+            }
+            _ => self.person(&event),
+        }
+    }
+
+    /// Events come to a machine that they do not fit: from a driver that was wrong, or from nobody who may. Nothing may
+    /// change by it.
+    pub(crate) fn confuse(&mut self) -> Result<(), Violation> {
+        for event in machines::stray_events(&self.store, &mut self.rng) {
+            if !self.store.would_change(&event, self.now) {
+                if machines::is_refused_by_machine(&self.store, &event) {
+                    self.store.note_meeting(&event);
+                }
+            } else if machines::never_comes_alone(&event) {
+                return Err(Violation::new(Promise::NothingTwice, format!("{event:?} was taken from nobody")));
+            }
+        }
+        Ok(())
+    }
+
+    /// A release that was live once, most often.
+    fn some_former(&mut self) -> u32 {
+        let former = |release: &&Release| release.was_live() && Some(release.id.number) != self.store.train.live;
+        let numbers: Vec<u32> = self.store.releases.values().filter(former).map(|found| found.id.number).collect();
+        match self.rng.pick(&numbers) {
+            Some(number) if self.rng.chance(80) => *number,
+            _ => self.some_number(),
         }
     }
 

@@ -12,6 +12,13 @@ impl Rng {
         rng
     }
 
+    /// The chance of one step of a life: the same whatever happened in the steps before, so that a step can be left out.
+    pub(crate) fn of_step(seed: u64, step: u32) -> Self {
+        let mut rng = Self::new(seed);
+        rng.0 ^= Self::new(u64::from(step) + 1).next();
+        rng
+    }
+
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
@@ -29,8 +36,13 @@ impl Rng {
         self.below(100) < percent
     }
 
+    /// A place in something that is `length` long.
+    pub(crate) fn index(&mut self, length: usize) -> usize {
+        usize::try_from(self.below(length as u64)).unwrap_or(0)
+    }
+
     pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
-        let index = usize::try_from(self.below(from.len() as u64)).unwrap_or(0);
+        let index = self.index(from.len());
         from.get(index)
     }
 }

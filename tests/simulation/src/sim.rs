@@ -1,7 +1,8 @@
-//! One simulated life of a service: what happens next is chance, in whichever order; the server dies at any moment;
-//! after each step the promises are checked. Not here: what the parties do (`world`, `drivers`, `runner`, `people`).
+//! One simulated life of some services on one server: what happens next is chance, in whichever order; the server dies at
+//! any moment; after each step the promises are checked. Not here: what the parties do (`world`, `drivers`, `runner`,
+//! `people`).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, mem};
 
 use pipelines::{
     approval::ApprovalState,
@@ -17,18 +18,14 @@ use crate::{
     drivers::Act,
     invariants::Memory,
     people::approve,
+    promise::{Promise, Violation},
     rng::Rng,
-    runner::Job,
+    runner::{EMBEDDED, Job},
+    safeguards::Safeguards,
+    stats::{Stats, add_counts},
     store::{Input, Store},
     world::{START, World},
 };
-
-/// A promise that was broken.
-#[derive(Clone, Debug)]
-pub struct Violation(
-    /// In words.
-    pub String,
-);
 
 /// Where the process dies: as in `server::crash`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,36 +43,21 @@ impl Point {
     pub const ALL: [Self; 3] = [Self::Before, Self::Answered, Self::Storing];
 }
 
-/// What keeps the promises; each can be taken away to see that it is needed.
-#[derive(Clone, Copy, Debug)]
-pub struct Safeguards {
-    /// A mail sent again has the same Message-ID.
-    pub same_mail_id: bool,
-    /// Whoever acts looks first what is there already.
-    pub looks_first: bool,
-    /// An outcome counts only for the asking it belongs to.
-    pub asked_by: bool,
-    /// A revision finishes what it has before it is removed.
-    pub drains: bool,
-    /// A lane is performed one by one.
-    pub lanes: bool,
-    /// What follows from an outcome is stored together with its end.
-    pub one_transaction: bool,
-    /// Whether somebody still is to be reminded is looked at again before the mail goes.
-    pub looks_before_reminding: bool,
+/// Which life is lived.
+#[derive(Clone, Debug)]
+pub struct Life {
+    /// Where its chance begins.
+    pub seed: u64,
+    /// The steps of its chaos that happen; all, where there are none.
+    pub steps: Option<Vec<u32>>,
 }
 
-impl Safeguards {
-    /// As in the product.
-    pub const ALL_ON: Self = Self {
-        same_mail_id: true,
-        looks_first: true,
-        asked_by: true,
-        drains: true,
-        lanes: true,
-        one_transaction: true,
-        looks_before_reminding: true,
-    };
+impl Life {
+    /// The life of a seed, with nothing left out.
+    #[must_use]
+    pub fn whole(seed: u64) -> Self {
+        Self { seed, steps: None }
+    }
 }
 
 /// An effect that is being performed.
@@ -91,48 +73,14 @@ pub(crate) struct Performance {
 #[derive(Debug, Default)]
 pub(crate) struct Process {
     pub(crate) performing: BTreeMap<String, Performance>,
-    pub(crate) job: Option<Job>,
+    /// Answers that come once more: key, asking, answer.
+    pub(crate) echoes: Vec<(String, PendingEffect, Act)>,
+    /// What people pressed and the server has not looked at yet.
+    pub(crate) pressed: Vec<Event>,
+    /// Runs that runners work on. Those of a runner on its own go on when the server dies.
+    pub(crate) jobs: Vec<Job>,
     /// The release that is shown in test before the store says so.
     pub(crate) early_in_test: Option<u32>,
-}
-
-/// What a simulation saw.
-#[derive(Clone, Debug, Default)]
-pub struct Stats {
-    /// Steps taken, each with all promises checked after it.
-    pub steps: u64,
-    /// Deaths of the server at the places of effects.
-    pub kills: BTreeMap<(EffectKind, Point), u64>,
-    /// Effects that came to their end.
-    pub performed: BTreeMap<EffectKind, u64>,
-    /// Acts of people that were taken.
-    pub taken: u64,
-    /// Acts of people that were refused.
-    pub refused: u64,
-    /// Rollouts that ended live.
-    pub rolled_out: u64,
-    /// Rollouts that went back.
-    pub rolled_back: u64,
-    /// Requests of visitors.
-    pub requests: u64,
-}
-
-impl Stats {
-    /// Adds what another life saw.
-    pub fn add(&mut self, other: Self) {
-        self.steps += other.steps;
-        self.taken += other.taken;
-        self.refused += other.refused;
-        self.rolled_out += other.rolled_out;
-        self.rolled_back += other.rolled_back;
-        self.requests += other.requests;
-        for (point, count) in other.kills {
-            *self.kills.entry(point).or_default() += count;
-        }
-        for (kind, count) in other.performed {
-            *self.performed.entry(kind).or_default() += count;
-        }
-    }
 }
 
 /// A life in which a promise was broken.
@@ -144,110 +92,248 @@ pub struct Failure {
     pub trace: Vec<String>,
 }
 
+/// Why an input was not stored.
+#[derive(Debug)]
+pub(crate) enum NotStored {
+    /// The disk is full, or cannot be written.
+    Full,
+    /// The domain refused it.
+    Refused(Refusal),
+}
+
+/// A service whose turn it is not.
+struct Shop {
+    store: Store,
+    world: World,
+    process: Process,
+    memory: Memory,
+    polled_last: bool,
+}
+
+/// What all services share.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Effects that are performed at once.
+    effects_max: usize,
+    /// Runs that one runner works on at once.
+    pub(crate) runs_max: usize,
+}
+
 /// One life.
 pub struct Sim {
+    seed: u64,
     pub(crate) rng: Rng,
     pub(crate) now: UnixMs,
+    /// The service whose turn it is.
     pub(crate) store: Store,
     pub(crate) world: World,
     pub(crate) process: Process,
+    pub(crate) memory: Memory,
+    /// Whether a poll has looked since the last hook was.
+    polled_last: bool,
+    others: Vec<Shop>,
+    pub(crate) bounds: Bounds,
     pub(crate) safe: Safeguards,
     /// Whether things fail and die, people press and commits come.
     pub(crate) chaos: bool,
+    /// Whether the disk takes nothing now.
+    pub(crate) disk_is_full: bool,
+    /// How often the server died.
+    pub(crate) deaths: u64,
     /// The place at which this life is killed for sure, if it comes by.
     target: (EffectKind, Point),
     /// Whether somebody approves what still waits when the chaos is over; or it expires.
     approves_in_the_end: bool,
-    /// Whether a poll has looked since the last hook was.
-    polled_last: bool,
     pub(crate) stats: Stats,
-    pub(crate) memory: Memory,
     trace: Option<Vec<String>>,
 }
 
 /// Steps of chaos in one life.
-const CHAOS_STEPS: u64 = 500;
+pub(crate) const CHAOS_STEPS: u32 = 500;
 /// Steps within which everything must come to rest.
-const SETTLE_STEPS: u64 = 4_000;
+const SETTLE_STEPS: u32 = 8_000;
+const SERVICES: [&str; 3] = ["shop", "cart", "till"];
+
+pub(crate) fn service(name: &str, allow_self_approval: bool) -> Service {
+    let name: ServiceName = name.parse().expect("a good name");
+    Service {
+        repository_url: format!("https://git.example/{name}.git"),
+        name,
+        credential: CredentialKind::None,
+        known_hosts: Vec::new(),
+        ca_pem: None,
+        allow_unsigned_hooks: false,
+        poll_interval_ms: 60_000,
+        release_branch: None,
+        default_branch: Some("main".into()),
+        allow_self_approval,
+        created_at: START,
+        created_by: "admin".into(),
+    }
+}
 
 impl Sim {
     /// Lives one life.
     ///
     /// # Errors
     /// [`Failure`] when a promise was broken.
-    pub fn live(seed: u64, safe: Safeguards, traced: bool) -> Result<Stats, Failure> {
-        let mut sim = Self::new(seed, safe, traced);
-        match sim.run() {
-            Ok(()) => Ok(sim.stats),
+    pub fn live(life: &Life, safe: Safeguards, traced: bool) -> Result<Stats, Failure> {
+        let mut sim = Self::new(life.seed, safe, traced);
+        match sim.run(life.steps.as_deref()) {
+            Ok(()) => Ok(sim.all_stats()),
             Err(violation) => Err(Failure { violation, trace: sim.trace.unwrap_or_default() }),
         }
     }
 
     fn new(seed: u64, safe: Safeguards, traced: bool) -> Self {
-        let name: ServiceName = "shop".parse().expect("a good name");
         let mut rng = Rng::new(seed);
         let points = EffectKind::ALL.len() as u64 * 3;
         let index = usize::try_from(seed % points).unwrap_or(0);
         let target = (EffectKind::ALL[index / 3], Point::ALL[index % 3]);
-        let service = Service {
-            name,
-            repository_url: "https://git.example/shop.git".into(),
-            credential: CredentialKind::None,
-            known_hosts: Vec::new(),
-            ca_pem: None,
-            allow_unsigned_hooks: false,
-            poll_interval_ms: 60_000,
-            release_branch: None,
-            default_branch: Some("main".into()),
-            allow_self_approval: rng.chance(25),
-            created_at: START,
-            created_by: "admin".into(),
+        let count = match rng.below(10) {
+            0 => 3,
+            1 | 2 => 2,
+            _ => 1,
         };
+        let mut shops = Vec::new();
+        for name in &SERVICES[..count] {
+            let mut world = World::default();
+            world.service = (*name).to_owned();
+            shops.push(Shop {
+                store: Store::new(service(name, rng.chance(25)), safe.flushes),
+                world,
+                process: Process::default(),
+                memory: Memory::default(),
+                polled_last: false,
+            });
+        }
+        let bounds = Bounds { effects_max: 1 + rng.index(12), runs_max: 1 + rng.index(2) };
+        let first = shops.remove(0);
         Self {
+            seed,
             rng,
             now: START,
-            store: Store::new(service),
-            world: World::default(),
-            process: Process::default(),
+            store: first.store,
+            world: first.world,
+            process: first.process,
+            memory: first.memory,
+            polled_last: false,
+            others: shops,
+            bounds,
             safe,
             chaos: true,
+            disk_is_full: false,
+            deaths: 0,
             target,
             approves_in_the_end: seed.is_multiple_of(2),
-            polled_last: false,
             stats: Stats::default(),
-            memory: Memory::default(),
             trace: traced.then(Vec::new),
         }
     }
 
-    pub(crate) fn say(&mut self, what: impl FnOnce() -> String) {
-        if let Some(trace) = &mut self.trace {
-            trace.push(format!("{:>9} {}", self.now.since_ms(START), what()));
+    fn all_stats(self) -> Stats {
+        let mut stats = self.stats;
+        let others = self.others.into_iter().map(|shop| (shop.store, shop.world));
+        for (store, world) in [(self.store, self.world)].into_iter().chain(others) {
+            stats.requests += world.requests;
+            add_counts(&mut stats.reached, store.reached);
+        }
+        stats
+    }
+
+    /// It is another service's turn: whose, is chance.
+    fn turn(&mut self) {
+        let index = self.rng.index(self.others.len() + 1);
+        self.turn_to(index);
+    }
+
+    fn turn_to(&mut self, index: usize) {
+        if let Some(other) = self.others.get_mut(index) {
+            mem::swap(&mut self.store, &mut other.store);
+            mem::swap(&mut self.world, &mut other.world);
+            mem::swap(&mut self.process, &mut other.process);
+            mem::swap(&mut self.memory, &mut other.memory);
+            mem::swap(&mut self.polled_last, &mut other.polled_last);
         }
     }
 
-    fn run(&mut self) -> Result<(), Violation> {
-        for _ in 0..CHAOS_STEPS {
+    fn processes(&self) -> impl Iterator<Item = &Process> {
+        [&self.process].into_iter().chain(self.others.iter().map(|other| &other.process))
+    }
+
+    /// How many runs of all services `runner` works on.
+    pub(crate) fn busy(&self, runner: &str) -> usize {
+        self.processes().flat_map(|process| &process.jobs).filter(|job| job.runner == runner).count()
+    }
+
+    pub(crate) fn say(&mut self, what: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("{:>9} {} {}", self.now.since_ms(START), self.world.service, what()));
+        }
+    }
+
+    fn run(&mut self, steps: Option<&[u32]>) -> Result<(), Violation> {
+        for step in 0..CHAOS_STEPS {
+            if steps.is_some_and(|steps| steps.binary_search(&step).is_err()) {
+                continue;
+            }
+            self.rng = Rng::of_step(self.seed, step);
+            self.turn();
             self.chaos_step()?;
             self.after_step()?;
         }
-        self.chaos = false;
-        self.world.is_quiet = false;
+        self.rng = Rng::of_step(self.seed, CHAOS_STEPS);
+        (self.chaos, self.disk_is_full) = (false, false);
         self.say(|| "the chaos is over".into());
+        // What one service holds of the shared bounds, another may wait for.
+        for index in 0..=self.others.len() {
+            self.finish()?;
+            self.turn_to(index);
+        }
+        for index in 0..=self.others.len() {
+            self.settle()?;
+            self.turn_to(index);
+        }
+        Ok(())
+    }
+
+    /// Lets what is being performed come to its end.
+    fn finish(&mut self) -> Result<(), Violation> {
+        for _ in 0..SETTLE_STEPS {
+            if !self.process.performing.is_empty() {
+                self.go_on()?;
+            } else if !self.process.jobs.is_empty() {
+                self.runner_step()?;
+            } else {
+                break;
+            }
+            self.after_step()?;
+        }
+        Ok(())
+    }
+
+    /// Lets everything that the service has under way come to its end.
+    fn settle(&mut self) -> Result<(), Violation> {
+        self.world.is_quiet = false;
         self.polled_last = false;
         for _ in 0..SETTLE_STEPS {
             if !self.settle_step()? {
-                self.stats.requests = self.world.requests;
+                self.confuse()?;
                 return self.check_rest();
             }
             self.after_step()?;
         }
-        Err(Violation(format!("nothing rests after {SETTLE_STEPS} steps; pending: {:?}", self.store.effects.keys())))
+        let pending: Vec<_> = self.store.effects.keys().collect();
+        Err(Violation::new(Promise::GoesOn, format!("nothing rests after {SETTLE_STEPS} steps; pending: {pending:?}")))
     }
 
     fn after_step(&mut self) -> Result<(), Violation> {
         self.stats.steps += 1;
         self.world.traffic(40, &mut self.rng)?;
+        let performing: usize = self.processes().map(|process| process.performing.len()).sum();
+        if performing > self.bounds.effects_max {
+            return Err(Violation::new(Promise::Bounded, format!("{performing} effects are performed at once")));
+        }
         self.check()
     }
 
@@ -259,6 +345,10 @@ impl Sim {
         // By pure chance the clock would hardly ever be set back at the one moment at which it matters.
         if self.process.performing.values().any(is_timer) && self.rng.chance(8) {
             self.jump(true);
+        }
+        if self.disk_is_full && self.rng.chance(4) {
+            self.disk_is_full = false;
+            self.say(|| "there is room on the disk again".into());
         }
         match self.rng.below(100) {
             0 | 1 => {
@@ -279,8 +369,19 @@ impl Sim {
                 self.world.is_quiet = self.rng.chance(30);
                 Ok(())
             }
-            30 if self.rng.chance(50) => {
-                self.die("at some moment");
+            30 => {
+                match self.rng.below(8) {
+                    0..=3 => self.die("at some moment"),
+                    4 | 5 => {
+                        self.disk_is_full = true;
+                        self.say(|| "the disk is full".into());
+                    }
+                    6 => {
+                        let pushed = self.world.move_tag(&mut self.rng);
+                        self.say(|| format!("somebody pushes another image under the tag {pushed:?}"));
+                    }
+                    _ => {}
+                }
                 Ok(())
             }
             31..=36 => {
@@ -294,6 +395,21 @@ impl Sim {
                 self.lease();
                 Ok(())
             }
+            55 => self.confuse(),
+            57..=60 if !self.process.pressed.is_empty() => {
+                let index = self.rng.index(self.process.pressed.len());
+                let event = self.process.pressed.swap_remove(index);
+                self.person(&event);
+                Ok(())
+            }
+            61 if !self.process.echoes.is_empty() => {
+                let index = self.rng.index(self.process.echoes.len());
+                let (key, pending, answer) = self.process.echoes.swap_remove(index);
+                self.say(|| format!("{key}: the answer comes once more"));
+                self.stats.answered_twice += 1;
+                self.store_answer(&key, &pending, answer);
+                Ok(())
+            }
             _ => self.go_on(),
         }
     }
@@ -303,6 +419,7 @@ impl Sim {
         let far = self.rng.chance(10);
         let span_ms = self.rng.below(if far { 3_600_000 } else { 60_000 });
         self.now = UnixMs(if back { self.now.0.saturating_sub(span_ms).max(START.0) } else { self.now.0 + span_ms });
+        self.stats.clock_back += u64::from(back);
         self.say(|| format!("the clock jumps {} {span_ms} ms", if back { "back" } else { "forth" }));
     }
 
@@ -326,11 +443,15 @@ impl Sim {
     fn settle_step(&mut self) -> Result<bool, Violation> {
         self.now = self.now.plus_ms(200);
         self.release_manager_helps();
+        if let Some(event) = self.process.pressed.pop() {
+            self.person(&event);
+            return Ok(true);
+        }
         if !self.process.performing.is_empty() {
             self.go_on()?;
             return Ok(true);
         }
-        if self.process.job.is_some() || self.has_work_for_runners() {
+        if !self.process.jobs.is_empty() || self.has_work_for_runners() {
             self.runner_step()?;
             return Ok(true);
         }
@@ -373,13 +494,27 @@ impl Sim {
     }
 
     fn die(&mut self, place: &str) {
-        self.process = Process::default();
-        self.store.reopen();
+        self.deaths += 1;
+        let lost = self.rng.chance(50);
+        let end = |process: &mut Process, store: &mut Store| {
+            // A runner on its own lives on, and tells what it did when the server is back.
+            let mut jobs = mem::take(&mut process.jobs);
+            jobs.retain(|job| job.runner != EMBEDDED);
+            *process = Process { jobs, ..Process::default() };
+            store.reopen(lost);
+        };
+        end(&mut self.process, &mut self.store);
+        for other in &mut self.others {
+            end(&mut other.process, &mut other.store);
+        }
         self.say(|| format!("the server dies ({place}) and starts anew"));
     }
 
     /// Begins to perform one of the due effects; `false` when none is due.
     fn lease(&mut self) -> bool {
+        if self.processes().map(|process| process.performing.len()).sum::<usize>() >= self.bounds.effects_max {
+            return false;
+        }
         let lane = |pending: &PendingEffect| pending.effect.lane().filter(|_| self.safe.lanes);
         let taken: Vec<String> =
             self.process.performing.values().filter_map(|performance| lane(&performance.pending)).collect();
@@ -411,11 +546,15 @@ impl Sim {
 
     /// One of the effects that are being performed goes on by a step.
     fn go_on(&mut self) -> Result<(), Violation> {
-        let keys: Vec<String> = self.process.performing.keys().cloned().collect();
-        let Some(key) = self.rng.pick(&keys).cloned() else { return Ok(()) };
+        let index = self.rng.index(self.process.performing.len());
+        let Some(key) = self.process.performing.keys().nth(index).cloned() else { return Ok(()) };
         let Some(mut performance) = self.process.performing.remove(&key) else { return Ok(()) };
         let kind = performance.pending.effect.kind();
         if let Some(answer) = performance.answer.take() {
+            // What was not stored is performed anew; what was may be said once more.
+            if self.chaos && !self.disk_is_full && self.rng.chance(10) {
+                self.process.echoes.push((key.clone(), performance.pending.clone(), answer.clone()));
+            }
             self.store_answer(&key, &performance.pending, answer);
             return Ok(());
         }
@@ -448,6 +587,7 @@ impl Sim {
         }
         match answer {
             Act::More | Act::Wait => {}
+            Act::Retry(_) if self.disk_is_full => self.stats.not_stored += 1,
             Act::Retry(why) => {
                 self.say(|| format!("{key}: {why}, will be tried again"));
                 self.store.retry(key, pending, why, self.now);
@@ -466,35 +606,62 @@ impl Sim {
         let over = Input { finished: Some(key.to_owned()), ..Input::default() };
         let said = format!("{key}: {:?}", input.events);
         let result = if self.safe.one_transaction {
-            self.store.apply(self.now, &Input { finished: Some(key.to_owned()), ..input })
+            self.apply(&Input { finished: Some(key.to_owned()), ..input })
         } else {
             // The end of the effect first: what follows from it is lost with the server.
-            let first = self.store.apply(self.now, &over);
+            let first = self.apply(&over);
             if self.chaos && self.rng.chance(2) {
                 self.die("between two transactions");
                 return;
             }
-            first.and_then(|()| self.store.apply(self.now, &input))
+            first.and_then(|()| self.apply(&input))
         };
         self.say(|| said);
-        if let Err(refusal) = result {
-            self.say(|| format!("{key}: came too late: {refusal}"));
-            let ended = self.store.apply(self.now, &over);
-            debug_assert!(ended.is_ok(), "an input without events is never refused");
+        match result {
+            Ok(()) => {}
+            Err(NotStored::Full) => self.say(|| format!("{key}: its outcome was not stored, it stays pending")),
+            Err(NotStored::Refused(refusal)) => {
+                self.say(|| format!("{key}: came too late: {refusal}"));
+                let ended = self.apply(&over);
+                debug_assert!(ended.is_ok(), "an input without events is never refused");
+            }
         }
+    }
+
+    /// Stores an input, as far as there is room for it.
+    pub(crate) fn apply(&mut self, input: &Input) -> Result<(), NotStored> {
+        if self.disk_is_full {
+            self.stats.not_stored += 1;
+            return Err(NotStored::Full);
+        }
+        self.store.apply(self.now, input).map_err(NotStored::Refused)
     }
 
     /// What somebody does by page or command line; a refusal is an answer too.
     pub(crate) fn person(&mut self, event: &Event) {
-        match self.store.apply(self.now, &Input::event(event.clone())) {
+        match self.apply(&Input::event(event.clone())) {
             Ok(()) => self.stats.taken += 1,
-            Err(Refusal::Lookup(error)) => unreachable!("the store in memory can always be read: {error}"),
-            Err(refusal) => {
+            Err(NotStored::Full) => self.say(|| "nobody can do anything now".into()),
+            Err(NotStored::Refused(Refusal::Lookup(error))) => {
+                unreachable!("the store in memory can always be read: {error}")
+            }
+            Err(NotStored::Refused(refusal)) => {
                 self.stats.refused += 1;
                 self.say(|| format!("refused: {refusal}"));
             }
         }
         self.say(|| format!("somebody: {event:?}"));
+    }
+
+    /// Two people do something at the same moment.
+    pub(crate) fn at_once(&mut self, one: &Event, other: &Event) {
+        if self.safe.one_at_a_time || self.disk_is_full {
+            self.person(one);
+            self.person(other);
+        } else {
+            self.say(|| format!("at once: {one:?} and {other:?}"));
+            self.store.apply_at_once(self.now, [one, other]);
+        }
     }
 
     pub(crate) fn has_work_for_runners(&self) -> bool {

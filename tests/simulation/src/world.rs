@@ -12,7 +12,10 @@ use pipelines::{
     time::UnixMs,
 };
 
-use crate::{rng::Rng, sim::Violation};
+use crate::{
+    promise::{Promise, Violation},
+    rng::Rng,
+};
 
 pub(crate) const TESTERS: [&str; 3] = ["dev@example.com", "lee@example.com", "qa@example.com"];
 pub(crate) const DEPUTIES: [&str; 2] = ["sub@example.com", "vic@example.com"];
@@ -30,7 +33,7 @@ pub(crate) struct Commit {
 }
 
 impl Commit {
-    fn new(rng: &mut Rng) -> Self {
+    pub(crate) fn new(rng: &mut Rng) -> Self {
         let strategy = match rng.below(4) {
             0 => Strategy::Rolling,
             1 => Strategy::BlueGreen { preview_ms: rng.below(2) * 5_000, keep_ms: rng.below(2) * 8_000 },
@@ -101,12 +104,18 @@ pub(crate) struct Table {
 
 #[derive(Debug, Default)]
 pub(crate) struct World {
+    /// The name of the service whose world it is.
+    pub(crate) service: String,
     commits: BTreeMap<CommitSha, Commit>,
     /// The commit at which each ref is.
     pub(crate) heads: BTreeMap<String, CommitSha>,
     /// What the runner built and pushed, by run: its disk knows it after a crash.
     pub(crate) built: BTreeMap<u32, Digest>,
     pub(crate) test_registry: BTreeSet<Digest>,
+    /// Where each tag of the test registry points: anybody who may push can move one.
+    pub(crate) tags: BTreeMap<String, Digest>,
+    /// Runs that failed for a reason of the infrastructure.
+    pub(crate) infrastructure_failed: BTreeSet<u32>,
     /// With the number of times that the image was copied whole.
     pub(crate) production_registry: BTreeMap<Digest, u32>,
     pub(crate) containers: BTreeMap<(Environment, RevisionId), Containers>,
@@ -132,20 +141,40 @@ impl World {
         Some(sha)
     }
 
+    /// A commit at which no ref of the repository is.
+    pub(crate) fn commit_from_fork(&mut self, rng: &mut Rng) -> Option<CommitSha> {
+        let sha: CommitSha = format!("{:040x}", self.commits.len() + 1).parse().ok()?;
+        self.commits.insert(sha.clone(), Commit::new(rng));
+        Some(sha)
+    }
+
     pub(crate) fn commit(&self, sha: &CommitSha) -> Result<&Commit, Violation> {
-        self.commits.get(sha).ok_or_else(|| Violation(format!("there is no commit {sha}")))
+        self.commits.get(sha).ok_or_else(|| Violation::new(Promise::NothingLost, format!("there is no commit {sha}")))
     }
 
     /// Builds and pushes the image of a run, unless its runner did before it died.
     pub(crate) fn push_image(&mut self, run: u32) -> Digest {
-        let digest = self.built.entry(run).or_insert_with(|| Digest::of(format!("image of {run}").as_bytes()));
+        let name = format!("image of {} {run}", self.service);
+        let digest = self.built.entry(run).or_insert_with(|| Digest::of(name.as_bytes())).clone();
+        if self.test_registry.insert(digest.clone()) {
+            self.tags.insert(tag_of(run), digest.clone());
+        }
+        digest
+    }
+
+    /// Somebody pushes another image under a tag that is there.
+    pub(crate) fn move_tag(&mut self, rng: &mut Rng) -> Option<String> {
+        let index = rng.index(self.tags.len());
+        let (tag, digest) = self.tags.iter_mut().nth(index)?;
+        *digest = Digest::of(format!("another {} {tag}", self.service).as_bytes());
         self.test_registry.insert(digest.clone());
-        digest.clone()
+        Some(tag.clone())
     }
 
     pub(crate) fn promote(&mut self, digest: &Digest, looks_first: bool) -> Result<(), Violation> {
         if !self.test_registry.contains(digest) {
-            return Err(Violation(format!("{} is promoted and not in the test registry", digest.short())));
+            let words = format!("{} is promoted and not in the test registry", digest.short());
+            return Err(Violation::new(Promise::Approved, words));
         }
         let copies = self.production_registry.entry(digest.clone()).or_default();
         if *copies == 0 || !looks_first {
@@ -167,7 +196,8 @@ impl World {
             Environment::Production => self.production_registry.contains_key(digest),
         };
         if !is_there {
-            return Err(Violation(format!("{revision} starts in {environment} before its image is in the registry")));
+            let words = format!("{revision} starts in {environment} before its image is in the registry");
+            return Err(Violation::new(Promise::Approved, words));
         }
         let containers = self
             .containers
@@ -183,7 +213,8 @@ impl World {
     /// Removes one container of a revision; says whether it was the last.
     pub(crate) fn remove_one(&mut self, environment: Environment, revision: &RevisionId) -> Result<bool, Violation> {
         if environment == Environment::Production && self.in_flight.get(revision).is_some_and(|count| *count > 0) {
-            return Err(Violation(format!("{revision} is removed while it answers requests: they are lost")));
+            let words = format!("{revision} is removed while it answers requests: they are lost");
+            return Err(Violation::new(Promise::NoRequestLost, words));
         }
         let key = (environment, revision.clone());
         let Some(containers) = self.containers.get_mut(&key) else { return Ok(true) };
@@ -229,7 +260,8 @@ impl World {
                 continue;
             }
             if !self.containers.contains_key(&(Environment::Production, revision.clone())) {
-                return Err(Violation(format!("{count} requests to {revision}, which has no container, are lost")));
+                let words = format!("{count} requests to {revision}, which has no container, are lost");
+                return Err(Violation::new(Promise::NoRequestLost, words));
             }
             let errors = if self.bad.contains(revision) { count.div_ceil(4) } else { 0 };
             let stats = self.stats.entry(revision.clone()).or_default();
@@ -247,7 +279,8 @@ impl World {
         let (release, round, person) = about;
         let last = self.reminded.insert((release, round, person.to_owned()), reminder);
         if last > Some(reminder) {
-            return Err(Violation(format!("{person} gets {} for {release} after a later one", reminder.word())));
+            let words = format!("{person} gets {} for {release} after a later one", reminder.word());
+            return Err(Violation::new(Promise::NothingTwice, words));
         }
         Ok(())
     }
@@ -259,3 +292,8 @@ impl World {
 
 /// When every simulation begins.
 pub(crate) const START: UnixMs = UnixMs(1_000_000_000);
+
+/// The tag under which the image of a run is pushed.
+pub(crate) fn tag_of(run: u32) -> String {
+    format!("r{run}")
+}
