@@ -16,6 +16,7 @@ pub mod releases;
 pub mod rollouts;
 pub mod runs;
 pub mod services;
+pub mod sessions;
 pub mod signals;
 pub mod throttle;
 pub mod trains;
@@ -103,9 +104,6 @@ impl From<LogError> for AppError {
     }
 }
 
-/// The time within which [`crate::config::Bounds::refused_hooks_max`] counts, in milliseconds.
-const REFUSED_HOOKS_WINDOW_MS: u64 = 3_600_000;
-
 pub use signals::{Changed, Missed};
 
 /// Gives the time. Tests give their own.
@@ -130,8 +128,8 @@ pub struct App {
     queue: EffectQueue,
     clock: Clock,
     signals: signals::Signals,
-    sign_ins: throttle::Throttle,
-    refused_hooks: throttle::Throttle,
+    throttles: throttle::Throttles,
+    sessions: sessions::Sessions,
     hashing: Semaphore,
     streams: Arc<Semaphore>,
     looks: health::Looks,
@@ -153,8 +151,7 @@ impl App {
         clock: Clock,
     ) -> Result<Self, AppError> {
         let queue = EffectQueue::new(store.effects()?);
-        let sign_ins = throttle::Throttle::new(config.bounds.sign_in_tries_max, config.bounds.sign_in_window_ms);
-        let refused_hooks = throttle::Throttle::new(config.bounds.refused_hooks_max, REFUSED_HOOKS_WINDOW_MS);
+        let throttles = throttle::Throttles::new(&config.bounds);
         let streams = Arc::new(Semaphore::new(config.bounds.streams_max.min(Semaphore::MAX_PERMITS)));
         let locks = Mutex::default();
         Ok(Self {
@@ -165,8 +162,8 @@ impl App {
             queue,
             clock,
             signals: signals::Signals::new(),
-            sign_ins,
-            refused_hooks,
+            throttles,
+            sessions: sessions::Sessions::default(),
             hashing: Semaphore::new(accounts::HASHING_PARALLEL_MAX),
             streams,
             looks: health::Looks::default(),

@@ -118,6 +118,7 @@ enum Command {
     Rollback(release::RollbackArguments),
     Account(account::Arguments),
     Token(account::TokenArguments),
+    Session(account::SessionArguments),
     Lint(lint::Arguments),
     /// Print the JSON Schema of the pipeline file, for editors
     Schema,
@@ -261,6 +262,7 @@ async fn act(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Rollback(arguments) => release::rollback(context, &arguments).await,
         Command::Account(arguments) => account::run(context, &arguments).await,
         Command::Token(arguments) => account::token(context, &arguments).await,
+        Command::Session(arguments) => account::session(context, &arguments).await,
         Command::Lint(arguments) => lint::run(context, &arguments),
         Command::Effects => effects(),
         Command::Schema => schema(),

@@ -4,10 +4,11 @@
 mod tests;
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
 
+use ipnet::IpNet;
 use pipelines::protocol::{JobBounds, MirrorRule, RegistryAccess, Secret};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -46,6 +47,11 @@ pub struct Config {
     pub listen: SocketAddr,
     /// How people reach it: the start of every link in a mail.
     pub public_url: String,
+    /// Addresses or networks of reverse proxies (`10.0.0.7`, `10.0.0.0/8`). Only what comes from one of them is believed
+    /// when it says for whom it comes (`X-Forwarded-For`).
+    #[serde(default, deserialize_with = "networks")]
+    #[schemars(with = "Vec<String>")]
+    pub trusted_proxies: Vec<IpNet>,
     /// The gateway.
     #[serde(default)]
     pub gateway: GatewaySettings,
@@ -71,6 +77,17 @@ pub struct Config {
     /// The server's own bounds.
     #[serde(default)]
     pub bounds: Bounds,
+}
+
+/// Networks, or single addresses, as they are written.
+fn networks<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
+    let network = |text: String| {
+        let found = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        found.map_err(|_| {
+            serde::de::Error::custom(format!("{text} is neither an address nor a network like 10.0.0.0/8"))
+        })
+    };
+    Vec::<String>::deserialize(from)?.into_iter().map(network).collect()
 }
 
 fn default_listen() -> SocketAddr {
@@ -271,12 +288,27 @@ pub struct Bounds {
     pub session_idle_ms: u64,
     /// How long it stays signed in at most, in milliseconds.
     pub session_life_ms: u64,
+    /// Signed-in browsers of one account; the one that was not used for longest makes room.
+    pub sessions_per_account_max: usize,
     /// How long the token of a command line that signed in is good, in milliseconds.
     pub login_token_life_ms: u64,
     /// Tries to sign in under one name from one place within `sign_in_window_ms`.
     pub sign_in_tries_max: u32,
+    /// Tries to sign in that failed from one place within `sign_in_window_ms`, whatever the name.
+    pub sign_in_place_tries_max: u32,
+    /// Tries to sign in that failed under one name within `sign_in_window_ms`, wherever from.
+    pub sign_in_name_tries_max: u32,
     /// The time within which tries to sign in are counted together, in milliseconds.
     pub sign_in_window_ms: u64,
+    /// Wrong bearer tokens, links or hook signatures (each for itself) from one place within `wrong_proofs_window_ms`;
+    /// more are answered 429. Good ones pass all the same.
+    pub wrong_proofs_max: u32,
+    /// The time within which these are counted together, in milliseconds.
+    pub wrong_proofs_window_ms: u64,
+    /// Mails with a code that one tester gets for one release within `code_mails_window_ms`.
+    pub code_mails_max: u32,
+    /// The time within which these are counted together, in milliseconds.
+    pub code_mails_window_ms: u64,
     /// Refused hooks of one service that are listed within an hour; the others are refused and not listed.
     pub refused_hooks_max: u32,
     /// Streams of events and log lines that are open at the same time.
@@ -303,9 +335,16 @@ impl Default for Bounds {
             retry_first_ms: 500,
             session_idle_ms: 8 * 3_600_000,
             session_life_ms: 7 * 86_400_000,
+            sessions_per_account_max: 20,
             login_token_life_ms: 30 * 86_400_000,
             sign_in_tries_max: 10,
+            sign_in_place_tries_max: 60,
+            sign_in_name_tries_max: 100,
             sign_in_window_ms: 5 * 60_000,
+            wrong_proofs_max: 300,
+            wrong_proofs_window_ms: 60_000,
+            code_mails_max: 6,
+            code_mails_window_ms: 5 * 60_000,
             refused_hooks_max: 100,
             streams_max: 1_000,
             stream_life_ms: 3_600_000,

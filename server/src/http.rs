@@ -7,6 +7,7 @@ pub mod extract;
 pub mod openapi;
 pub mod pages;
 pub mod problem;
+pub mod remote;
 pub mod request_id;
 pub mod router;
 #[cfg(test)]

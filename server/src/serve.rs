@@ -76,6 +76,9 @@ async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> 
     let mut parts = tokio::task::JoinSet::new();
     parts.spawn(Arc::clone(&drivers).watch(shutdown.clone()));
     parts.spawn(Arc::clone(&drivers).run(shutdown.clone()));
+    let sessions = Arc::clone(&app);
+    let until = shutdown.clone();
+    parts.spawn(async move { sessions.sessions_watch(until).await });
     if app.config.runner.parallel_runs > 0 {
         let agent = embedded_runner(&app, drivers.engine_config().clone())?;
         let shutdown = shutdown.clone();

@@ -273,16 +273,16 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// As above.
     fn session(&self, digest: &str) -> Result<Option<Session>, StoreError>;
-    /// Creates or changes a session.
+    /// All sessions by the digests of their cookies.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn sessions(&self) -> Result<Vec<(String, Session)>, StoreError>;
+    /// Creates or changes sessions and ends others, in one transaction.
     ///
     /// # Errors
     /// Those of storing.
-    fn session_put(&self, digest: &str, session: &Session) -> Stored<()>;
-    /// Ends a session.
-    ///
-    /// # Errors
-    /// Those of storing.
-    fn session_delete(&self, digest: &str) -> Stored<()>;
+    fn sessions_change(&self, put: &[(String, Session)], gone: &[String]) -> Stored<()>;
     /// A bearer token by its digest.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
-//! Accounts, signed-in browsers and bearer tokens. Passwords are hashed with Argon2id, cookies and tokens are kept as
-//! digests only. Not here: cookies and headers (`http`).
+//! Accounts and bearer tokens. Passwords are hashed with Argon2id, tokens are kept as digests only.
+//! Not here: signed-in browsers (`sessions`), headers (`http`).
 
 use argon2::{
     Argon2,
@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::{App, AppError};
 use crate::{
     random::{self, KEY_BYTES},
-    store::{Account, NewEntry, Role, Session, Token},
+    store::{Account, NewEntry, Role, Token},
 };
 
 /// Name of the account that the first start makes.
@@ -26,8 +26,6 @@ const FIRST_PASSWORD_BYTES: usize = 18;
 pub const PASSWORD_CHARS_MIN: usize = 10;
 /// Bytes that a password has at most: hashing more is an attack.
 const PASSWORD_BYTES_MAX: usize = 1_024;
-/// A session's last use is stored again only after this time, in milliseconds.
-const SESSION_USE_STEP_MS: u64 = 60_000;
 /// Passwords that are hashed at the same time: each takes 19 MiB.
 pub(super) const HASHING_PARALLEL_MAX: usize = 4;
 /// How every bearer token begins, so that scanners of leaked secrets know it.
@@ -60,7 +58,7 @@ impl Caller {
     }
 }
 
-fn digest_of(key: &str) -> String {
+pub(super) fn digest_of(key: &str) -> String {
     hex::encode(Sha256::digest(key.as_bytes()))
 }
 
@@ -161,6 +159,7 @@ impl App {
             password_hash,
             disabled: false,
             created_at: self.now(),
+            session_epoch: 0,
         };
         let entry = self.account_entry(name, "account_created", role.word().to_owned(), origin);
         self.store.account_put(&account, entry).await?;
@@ -184,6 +183,10 @@ impl App {
         let is_admin = |account: &Account| account.role == Role::Admin && !account.disabled;
         let was_admin = is_admin(&account);
         let mut changes = Vec::new();
+        // Whoever is signed in signs in again: a session is good for the role and the password that it began with.
+        if role.is_some_and(|role| role != account.role) || password.is_some() || disabled == Some(true) {
+            account.session_epoch = account.session_epoch.wrapping_add(1);
+        }
         if let Some(role) = role {
             changes.push(format!("role {} → {}", account.role.word(), role.word()));
             account.role = role;
@@ -208,32 +211,6 @@ impl App {
         let entry = self.account_entry(name, "account_changed", changes.join("; "), origin);
         self.store.account_put(&account, entry).await?;
         Ok(account)
-    }
-
-    /// Signs in; gives the key for the browser's cookie. As [`App::sign_in_from`], from an unknown place.
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn sign_in(&self, name: &str, password: Secret) -> Result<(String, Account), AppError> {
-        self.sign_in_from("", name, password).await
-    }
-
-    /// Signs in from the address `remote`; gives the key for the browser's cookie.
-    ///
-    /// # Errors
-    /// When name or password are wrong: the same words for both, after the same time; or it was tried too often.
-    pub async fn sign_in_from(
-        &self,
-        remote: &str,
-        name: &str,
-        password: Secret,
-    ) -> Result<(String, Account), AppError> {
-        let account = self.check_password(remote, name, password).await?;
-        let key = random::text(KEY_BYTES);
-        let now = self.now();
-        let session = Session { account: account.name.clone(), created_at: now, used_at: now };
-        self.store.session_put(&digest_of(&key), &session).await?;
-        Ok((key, account))
     }
 
     /// Signs a program in: gives a bearer token of the account's whole role, and until when it is good.
@@ -272,13 +249,8 @@ impl App {
         Ok(())
     }
 
-    async fn check_password(&self, remote: &str, name: &str, password: Secret) -> Result<Account, AppError> {
-        // Bounded before it is remembered: a name that no account can have is counted like any other.
-        let key = format!("{remote} {}", name.chars().take(64).collect::<String>());
-        self.sign_ins.count(&key, self.now()).map_err(|wait_ms| AppError::TooMany {
-            detail: "too many tries to sign in under this name".into(),
-            retry_after_s: u32::try_from(wait_ms.div_ceil(1_000)).unwrap_or(u32::MAX),
-        })?;
+    pub(super) async fn check_password(&self, remote: &str, name: &str, password: Secret) -> Result<Account, AppError> {
+        self.throttles.sign_in(remote, name, self.now())?;
         let account = self.store.account(name)?.filter(|account| !account.disabled);
         // Without an account a password is hashed all the same, so that the time does not tell which names exist.
         let hash = account.as_ref().map(|account| account.password_hash.clone());
@@ -291,39 +263,8 @@ impl App {
         let Some(account) = account.filter(|_| is_right) else {
             return Err(AppError::Forbidden("name or password are wrong".into()));
         };
-        self.sign_ins.forget(&key);
+        self.throttles.signed_in(remote, name);
         Ok(account)
-    }
-
-    /// Ends a session.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub async fn sign_out(&self, key: &str) -> Result<(), AppError> {
-        Ok(self.store.session_delete(&digest_of(key)).await?)
-    }
-
-    /// Who has this cookie; none if the session is over.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub async fn caller_of_session(&self, key: &str) -> Result<Option<Caller>, AppError> {
-        let digest = digest_of(key);
-        let Some(session) = self.store.session(&digest)? else { return Ok(None) };
-        let now = self.now();
-        let bounds = &self.config.bounds;
-        let is_over = now.since_ms(session.used_at) > bounds.session_idle_ms
-            || now.since_ms(session.created_at) > bounds.session_life_ms;
-        let account = self.store.account(&session.account)?.filter(|account| !account.disabled);
-        let Some(account) = account.filter(|_| !is_over) else {
-            self.store.session_delete(&digest).await?;
-            return Ok(None);
-        };
-        if now.since_ms(session.used_at) > SESSION_USE_STEP_MS {
-            self.store.session_put(&digest, &Session { used_at: now, ..session }).await?;
-        }
-        let role = account.role;
-        Ok(Some(Caller { account, role, channel: Channel::Page, read_only: false }))
     }
 
     /// Makes a bearer token; it is shown once.

@@ -68,6 +68,7 @@ impl App {
     /// # Errors
     /// When the approval is over or too many codes were asked for.
     pub async fn approval_request_code(&self, id: &ReleaseId, tester: &str) -> Result<(), AppError> {
+        self.throttles.code_mail(id, tester, self.now())?;
         let event = ApprovalEvent::CodeRequested { tester: tester.to_owned() };
         self.approval_event(id, event, link_origin(tester)).await
     }

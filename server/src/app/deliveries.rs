@@ -52,7 +52,7 @@ impl App {
     /// Whether one more refused hook of this service is to be listed: anybody can send them, so only so many are.
     #[must_use]
     pub fn may_list_refused(&self, service: &ServiceName) -> bool {
-        self.refused_hooks.count(service.as_str(), self.now()).is_ok()
+        self.throttles.refused_hooks.count(service.as_str(), self.now()).is_ok()
     }
 
     /// The last hooks of a service, newest first.

@@ -1,4 +1,5 @@
-//! `windlass account` and `windlass token`: who may sign in, and what programs sign in with.
+//! `windlass account`, `windlass token` and `windlass session`: who may sign in, what programs sign in with, and the
+//! browsers that are signed in.
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use reqwest::Method;
@@ -98,6 +99,24 @@ enum TokenVerb {
     },
     /// Delete one: it opens nothing any more
     Delete {
+        /// Its id, as the list shows it
+        id: String,
+    },
+}
+
+/// The browsers that you are signed in with
+#[derive(Debug, clap::Args)]
+pub(crate) struct SessionArguments {
+    #[command(subcommand)]
+    verb: SessionVerb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum SessionVerb {
+    /// List them
+    List,
+    /// End one: its browser has to sign in again
+    End {
         /// Its id, as the list shows it
         id: String,
     },
@@ -220,6 +239,37 @@ fn tokens(context: &Context, paint: Paint, all: &[model::Token]) -> String {
     };
     let rows: Vec<_> = all.iter().map(row).collect();
     table(paint, &["ID", "LABEL", "OF", "SCOPE", "MAY", "MADE", "GOOD UNTIL"], &rows)
+}
+
+/// Does what the verb of `session` says.
+pub(crate) async fn session(context: &Context, arguments: &SessionArguments) -> Result<Exit, Failure> {
+    let client = context.target.client()?;
+    match &arguments.verb {
+        SessionVerb::List => {
+            let all: Answer<List<model::Session>> = client.get("cannot list sessions", "api/v1/sessions", &[]).await?;
+            context.out.answer(&all, |paint, all| sessions(context, paint, &all.items))?;
+        }
+        SessionVerb::End { id } => {
+            let path = format!("api/v1/sessions/{}", in_path(id));
+            let what = format!("cannot end the session {id}");
+            let done: Answer<model::Done> = client.send(&what, Method::DELETE, &path, &serde_json::json!({})).await?;
+            context.out.answer(&done, |paint, done| format!("{} {}\n", paint.good("✓"), clean(&done.done)))?;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+fn sessions(context: &Context, paint: Paint, all: &[model::Session]) -> String {
+    if all.is_empty() {
+        return "no browser is signed in\n".into();
+    }
+    let row = |session: &model::Session| {
+        let at = |at_ms| moment(at_ms, &context.zone);
+        let (id, remote, agent) = (clean(&session.id), clean(&session.remote), clean(&session.agent));
+        vec![id, remote, at(session.created_at_ms), at(session.used_at_ms), at(session.ends_at_ms), agent]
+    };
+    let rows: Vec<_> = all.iter().map(row).collect();
+    table(paint, &["ID", "FROM", "BEGAN", "LAST USED", "GOOD UNTIL", "BROWSER"], &rows)
 }
 
 #[cfg(test)]

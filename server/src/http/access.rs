@@ -13,8 +13,8 @@ use axum::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use subtle::ConstantTimeEq;
 
-use super::problem::Problem;
-use crate::app::{App, Role, accounts::Caller};
+use super::{problem::Problem, remote::Remote};
+use crate::app::{App, Role, accounts::Caller, sessions::SeenFrom, throttle::WrongProof};
 
 /// Name of the form field and of the header that prove that a form comes from our page.
 pub const CSRF_FIELD: &str = "_csrf";
@@ -72,6 +72,32 @@ impl<S: Sync> FromRequestParts<S> for MaybeSigned {
     }
 }
 
+/// The key of the session that asks; none for a stranger and for who comes with a token.
+#[derive(Clone, Debug)]
+pub struct ThisSession(pub Option<String>);
+
+impl<S: Sync> FromRequestParts<S> for ThisSession {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(Self(parts.extensions.get::<SessionKey>().map(|key| key.0.clone())))
+    }
+}
+
+/// From where a browser signs in.
+#[derive(Clone, Debug)]
+pub struct Browser(pub SeenFrom);
+
+impl<S: Sync> FromRequestParts<S> for Browser {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        let Ok(Remote(remote)) = Remote::from_request_parts(parts, state).await;
+        let agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        Ok(Self(SeenFrom { remote, agent: agent.to_owned() }))
+    }
+}
+
 /// The token that the forms of the caller's pages carry; empty without a session.
 #[derive(Clone, Debug)]
 pub struct Csrf(pub String);
@@ -103,7 +129,8 @@ pub fn cookie_name(app: &App) -> &'static str {
     if is_https(app) { "__Host-windlass" } else { "windlass" }
 }
 
-fn is_https(app: &App) -> bool {
+/// Whether people reach the server over HTTPS.
+pub(super) fn is_https(app: &App) -> bool {
     app.config.public_url.starts_with("https://")
 }
 
@@ -138,7 +165,7 @@ pub async fn identify(State(app): State<Arc<App>>, mut request: Request, next: N
     let session = cookie(request.headers(), cookie_name(&app)).map(str::to_owned);
     let found = match (&bearer, &session) {
         (Some(token), _) => app.caller_of_token(token),
-        (None, Some(key)) => app.caller_of_session(key).await,
+        (None, Some(key)) => app.caller_of_session(key),
         (None, None) => Ok(None),
     };
     match found {
@@ -149,6 +176,10 @@ pub async fn identify(State(app): State<Arc<App>>, mut request: Request, next: N
             }
         }
         Ok(None) if bearer.is_some() => {
+            let remote = request.extensions().get::<Remote>().map(|remote| remote.0.as_str()).unwrap_or_default();
+            if let Err(error) = app.wrong_proof(WrongProof::Token, remote) {
+                return Problem::from(error).into_response();
+            }
             let problem =
                 Problem::new(StatusCode::UNAUTHORIZED, "bad-token", "the bearer token is not good (any more)");
             return problem.next("windlass login").into_response();

@@ -1,11 +1,9 @@
-//! What handlers take out of a request, with a [`Problem`] where it is not good: ids in the path, the query, the JSON body,
-//! and from where the request comes. Not here: who the caller is (`access`).
-
-use std::net::SocketAddr;
+//! What handlers take out of a request, with a [`Problem`] where it is not good: ids in the path, the query, the JSON body.
+//! Not here: who the caller is (`access`), from where the request comes (`remote`).
 
 use axum::{
     Json,
-    extract::{ConnectInfo, FromRequest, FromRequestParts, Path, Query, Request, rejection::JsonRejection},
+    extract::{FromRequest, FromRequestParts, Path, Query, Request, rejection::JsonRejection},
     http::{StatusCode, request::Parts},
 };
 use pipelines::ids::{ReleaseId, RolloutId, RunId, ServiceName};
@@ -74,6 +72,8 @@ named! {
     OfAccount, "account";
     /// The token's id that the path names.
     OfToken, "id";
+    /// The session's id that the path names.
+    OfSession, "id";
 }
 
 macro_rules! numbered {
@@ -143,18 +143,5 @@ fn body_problem(rejection: &JsonRejection) -> Problem {
         StatusCode::UNSUPPORTED_MEDIA_TYPE => problem.next("send JSON with content-type: application/json"),
         StatusCode::PAYLOAD_TOO_LARGE => problem.next("send less: the server's bound is request_body_bytes_max"),
         _ => problem,
-    }
-}
-
-/// The address that the request comes from; empty where it is not known.
-#[derive(Clone, Debug)]
-pub struct Remote(pub String);
-
-impl<S: Sync> FromRequestParts<S> for Remote {
-    type Rejection = std::convert::Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        let address = parts.extensions.get::<ConnectInfo<SocketAddr>>();
-        Ok(Self(address.map(|ConnectInfo(address)| address.ip().to_string()).unwrap_or_default()))
     }
 }

@@ -15,10 +15,11 @@ use tracing::Instrument;
 use utoipa_axum::{router::UtoipaMethodRouter, routes as docs};
 
 use super::{
-    access::{Access, admit, identify},
+    access::{Access, admit, identify, is_https},
     api::{accounts, board, login, logs, releases, rollouts, runs, server, services},
     events, openapi, pages,
     problem::Problem,
+    remote::locate,
     ui::assets,
     webhooks,
 };
@@ -32,6 +33,11 @@ const ALL: Access = Access::Role(Role::Developer);
 const MANAGER: Access = Access::Role(Role::ReleaseManager);
 const OPERATOR: Access = Access::Role(Role::Operator);
 const ADMIN: Access = Access::Role(Role::Admin);
+
+/// What an answer may do in a browser that says nothing of its own: nothing.
+const POLICY: &str = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// For how long a browser that came over HTTPS comes no other way: a year.
+const TRANSPORT: &str = "max-age=31536000";
 
 /// A handler with its description.
 pub type Documented = UtoipaMethodRouter<Arc<App>>;
@@ -75,8 +81,16 @@ impl Routes {
     /// Adds one method of one path whose answer may go on for ever.
     #[must_use]
     pub fn stream(self, method: Method, path: &str, access: Access, handler: MethodRouter<Arc<App>>) -> Self {
-        let guarded = self.guarded(access, handler);
+        // A stream says of itself that it may be kept and asked about again.
+        let no_store = SetResponseHeaderLayer::overriding(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let guarded = self.guarded(access, handler).layer(no_store);
         self.route(method, path, access, guarded)
+    }
+
+    /// Adds one that says what it asks and asks nothing: what the test of the table has to find.
+    #[cfg(test)]
+    pub(super) fn unguarded(self, method: Method, path: &str, access: Access, handler: MethodRouter<Arc<App>>) -> Self {
+        self.route(method, path, access, handler)
     }
 
     fn guarded(&self, access: Access, handler: MethodRouter<Arc<App>>) -> MethodRouter<Arc<App>> {
@@ -209,6 +223,8 @@ fn people_pages(routes: Routes) -> Routes {
         .add(POST, "/me/tokens", ALL, post(pages::accounts::create_token))
         .add(POST, "/me/tokens/{id}/revoke", ALL, post(pages::accounts::revoke_token))
         .add(POST, "/me/password", ALL, post(pages::accounts::change_password))
+        .add(POST, "/me/sessions/end-others", ALL, post(pages::accounts::end_other_sessions))
+        .add(POST, "/me/sessions/{id}/end", ALL, post(pages::accounts::end_session))
         .add(GET, "/accounts", ADMIN, get(pages::accounts::show_accounts))
         .add(POST, "/accounts", ADMIN, post(pages::accounts::create_account))
         .add(POST, "/accounts/{account}", ADMIN, post(pages::accounts::change_account))
@@ -266,6 +282,8 @@ fn people_api(routes: Routes) -> Routes {
         .api(GET, "/api/v1/tokens", ALL, docs!(accounts::list_tokens))
         .api(POST, "/api/v1/tokens", ALL, docs!(accounts::create_token))
         .api(Method::DELETE, "/api/v1/tokens/{id}", ALL, docs!(accounts::delete_token))
+        .api(GET, "/api/v1/sessions", ALL, docs!(accounts::list_sessions))
+        .api(Method::DELETE, "/api/v1/sessions/{id}", ALL, docs!(accounts::end_session))
         .api(GET, "/api/v1/journal", ALL, docs!(accounts::list_journal))
         .api(GET, "/api/v1/server", ALL, docs!(server::show_server))
         .api(GET, "/api/v1/health", ALL, docs!(server::show_health))
@@ -274,8 +292,14 @@ fn people_api(routes: Routes) -> Routes {
 
 /// The server's router, with everything around the routes.
 pub fn router(app: Arc<App>) -> Router {
+    let routes = routes(Arc::clone(&app));
+    surrounded(app, routes)
+}
+
+/// Routes with everything around them.
+pub(super) fn surrounded(app: Arc<App>, routes: Routes) -> Router {
     let limit = DefaultBodyLimit::max(app.config.bounds.request_body_bytes_max);
-    routes(Arc::clone(&app))
+    let router = routes
         .router
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "not-found", "there is nothing under this address"))
         .method_not_allowed_fallback(async || {
@@ -285,17 +309,15 @@ pub fn router(app: Arc<App>) -> Router {
         .layer(limit)
         .layer(from_fn_with_state(Arc::clone(&app), pages::errors::write_problems))
         .layer(from_fn_with_state(Arc::clone(&app), identify))
-        .layer(fixed(
-            "content-security-policy",
-            "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'; object-src 'none'",
-        ))
+        .layer(from_fn_with_state(Arc::clone(&app), locate))
+        .layer(fixed("content-security-policy", POLICY))
         .layer(fixed("x-content-type-options", "nosniff"))
         .layer(fixed("referrer-policy", "no-referrer"))
         .layer(fixed("cross-origin-opener-policy", "same-origin"))
-        .layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, HeaderValue::from_static("no-store")))
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn(super::request_id::number_request))
-        .with_state(app)
+        .layer(fixed("cross-origin-resource-policy", "same-origin"))
+        .layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, HeaderValue::from_static("no-store")));
+    let router = if is_https(&app) { router.layer(fixed("strict-transport-security", TRANSPORT)) } else { router };
+    router.layer(CatchPanicLayer::custom(panicked)).layer(from_fn(super::request_id::number_request)).with_state(app)
 }
 
 fn fixed(name: &'static str, value: &'static str) -> SetResponseHeaderLayer<HeaderValue> {

@@ -1,5 +1,10 @@
 //! What holds for every route: who may call it, that reading changes nothing, and that the description of the API is true.
 
+mod access;
+mod guards;
+mod limits;
+mod sessions;
+
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use axum::{
@@ -9,12 +14,12 @@ use axum::{
 use serde_json::Value;
 
 use super::{
-    access::{Access, cookie_name, csrf_of, session_cookie},
+    access::cookie_name,
     openapi,
     router::{Endpoint, routes},
 };
 use crate::{
-    app::Role,
+    app::{Role, sessions::SeenFrom},
     testing::{Stage, TESTER, test_app},
 };
 
@@ -38,73 +43,12 @@ fn filled(stage: &Stage, path: &str) -> String {
     path.split('/').map(part).collect::<Vec<_>>().join("/")
 }
 
-fn request(stage: &Stage, endpoint: &Endpoint, token: Option<&str>) -> Request<Body> {
-    let method = Method::from_bytes(endpoint.method.as_bytes()).unwrap();
-    let mut request = Request::builder().method(method).uri(filled(stage, &endpoint.path));
-    if let Some(token) = token {
-        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
-    }
-    request.body(Body::empty()).unwrap()
-}
-
-#[tokio::test]
-async fn every_route_lets_in_whom_it_says_and_nobody_else() {
-    let stage = test_app();
-    stage.awaiting("shop").await;
-    for role in Role::ALL {
-        stage.caller(role).await;
-    }
-    for endpoint in routes(stage.app.clone()).table {
-        let what = format!("{} {}", endpoint.method, endpoint.path);
-        let nobody = stage.open(request(&stage, &endpoint, None)).await;
-        let turned_away = nobody.status() == StatusCode::UNAUTHORIZED
-            || nobody.headers().get(header::LOCATION).is_some_and(|to| to.as_bytes().starts_with(b"/sign-in"));
-        assert_eq!(turned_away, matches!(endpoint.access, Access::Role(_)), "{what} as nobody: {}", nobody.status());
-        let Access::Role(needed) = endpoint.access else { continue };
-        for role in Role::ALL {
-            let token = stage.token(role).await;
-            let answer = stage.send_head(request(&stage, &endpoint, Some(&token))).await;
-            let is_refused = answer.0 == StatusCode::FORBIDDEN && answer.1.contains("this needs the role");
-            assert_eq!(is_refused, role < needed, "{what} as {}: {} {}", role.word(), answer.0, answer.1);
-            assert_ne!(answer.0, StatusCode::UNAUTHORIZED, "{what} as {}", role.word());
-        }
-        if endpoint.method != "GET" {
-            let caller = stage.caller(Role::Admin).await;
-            let reader = stage.app.token_create(&caller, "reader".into(), Role::Admin, true, None).await.unwrap();
-            let answer = stage.send_head(request(&stage, &endpoint, Some(reader.expose()))).await;
-            assert!(answer.1.contains("this token only reads"), "{what} with a token that reads: {}", answer.0);
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_change_by_cookie_needs_the_form_s_token_and_comes_from_our_own_page() {
-    let stage = test_app();
-    stage.caller(Role::Admin).await;
-    let password = pipelines::protocol::Secret::new("password of admin");
-    let (key, _) = stage.app.sign_in("admin", password).await.unwrap();
-    assert!(session_cookie(&stage.app, Some(&key)).contains("HttpOnly; SameSite=Lax"));
+/// A session of the account with this role: its key, and its cookie as a browser sends it.
+async fn signed_in(stage: &Stage, role: Role) -> (String, String) {
+    let account = stage.caller(role).await.account;
+    let key = stage.app.session_begin(&account, &SeenFrom::default(), None).await.unwrap();
     let cookie = format!("{}={key}", cookie_name(&stage.app));
-    let send = async |csrf: Option<&str>, headers: &[(&str, &str)]| {
-        let mut request = Request::post("/api/v1/lint").header(header::COOKIE, &cookie);
-        request = request.header(header::CONTENT_TYPE, "application/json");
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        if let Some(csrf) = csrf {
-            request = request.header("x-csrf-token", csrf);
-        }
-        let answer = stage.send(request.body(Body::from(r#"{"file": "a", "text": ""}"#)).unwrap()).await;
-        (answer.status.as_u16(), answer.json()["type"].as_str().unwrap_or_default().to_owned())
-    };
-    let good = csrf_of(&stage.app, &key);
-    let of_another = csrf_of(&stage.app, "another session");
-    assert_eq!(send(Some(&good), &[]).await.0, 200);
-    assert_eq!(send(Some(&good), &[("origin", "https://windlass.example.com")]).await.0, 200);
-    assert_eq!(send(None, &[]).await, (403, "bad-form".into()));
-    assert_eq!(send(Some(&of_another), &[]).await, (403, "bad-form".into()));
-    assert_eq!(send(Some(&good), &[("sec-fetch-site", "cross-site")]).await, (403, "other-site".into()));
-    assert_eq!(send(Some(&good), &[("origin", "https://evil.example.com")]).await, (403, "other-site".into()));
+    (key, cookie)
 }
 
 #[tokio::test]
@@ -116,38 +60,28 @@ async fn reading_changes_nothing() {
     stage.tested(&second).await;
     stage.pushed("other").await;
     let token = stage.token(Role::Admin).await;
+    let token = (header::AUTHORIZATION, format!("Bearer {token}"));
+    let cookie = (header::COOKIE, signed_in(&stage, Role::Admin).await.1);
+    // Long enough that the last use of the session would be worth writing down.
+    stage.pass_ms(600_000);
     let before = stage.dump();
     assert!(before.len() > 20);
     let table = routes(stage.app.clone()).table;
     let reads = table.iter().filter(|endpoint| endpoint.method == "GET");
     for endpoint in reads {
-        for method in [Method::GET, Method::HEAD] {
-            for token in [Some(token.as_str()), None] {
-                let mut request = request(&stage, endpoint, token);
-                *request.method_mut() = method.clone();
+        for method in [Method::GET, Method::HEAD, Method::OPTIONS] {
+            for proof in [Some(&token), Some(&cookie), None] {
+                let mut request = Request::builder().method(&method).uri(filled(&stage, &endpoint.path));
+                if let Some((name, value)) = proof {
+                    request = request.header(name, value);
+                }
+                let request = request.body(Body::empty()).unwrap();
                 let status = stage.open(request).await.status();
                 assert!(!status.is_server_error(), "{method} {}: {status}", endpoint.path);
                 assert_eq!(stage.dump(), before, "{method} {} changed something", endpoint.path);
             }
         }
     }
-}
-
-#[tokio::test]
-async fn every_answer_has_the_headers_that_protect_it() {
-    let stage = test_app();
-    for path in ["/healthz", "/api/v1/board", "/nothing/here"] {
-        let answer = stage.call(Method::GET, path, None, None).await;
-        for (name, value) in [("x-content-type-options", "nosniff"), ("referrer-policy", "no-referrer")] {
-            assert_eq!(answer.headers[name], value, "{path}");
-        }
-        assert!(answer.headers["content-security-policy"].to_str().unwrap().contains("frame-ancestors 'none'"));
-        assert!(answer.headers.contains_key("x-request-id"));
-    }
-    let problem = stage.call(Method::GET, "/nothing/here", None, None).await;
-    assert_eq!(problem.headers[header::CONTENT_TYPE], "application/problem+json");
-    let method = stage.call(Method::DELETE, "/healthz", None, None).await;
-    assert_eq!((method.status, &method.json()["type"]), (StatusCode::METHOD_NOT_ALLOWED, &Value::from("bad-method")));
 }
 
 #[tokio::test]

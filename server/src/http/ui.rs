@@ -33,9 +33,9 @@ pub mod why;
 use self::markup::Markup;
 use self::text::{Clock, Lang, Text};
 
-/// The `Content-Security-Policy` of every page: nothing from elsewhere, nothing inline.
-pub const PAGE_POLICY: &str =
-    "default-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'; object-src 'none'";
+/// The `Content-Security-Policy` of every page: nothing from elsewhere, nothing inline; the frame is that of a mail.
+pub const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+     connect-src 'self'; frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// The `Content-Security-Policy` of a mail's HTML part within the mail folder's frame: its own inline style, nothing else.
 pub const MAIL_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'self'; \

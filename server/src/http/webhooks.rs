@@ -24,8 +24,8 @@ use pipelines::{
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::{extract::Remote, problem::Problem};
-use crate::app::{App, AppError, HookContent, NewDelivery, Recorded};
+use super::{problem::Problem, remote::Remote};
+use crate::app::{App, AppError, HookContent, NewDelivery, Recorded, throttle::WrongProof};
 
 /// Characters of a forge's words that are kept: an id, an event, a subject.
 const WORDS_CHARS_MAX: usize = 200;
@@ -54,7 +54,10 @@ pub async fn receive_hook(
 }
 
 /// The same words for a service that does not exist and a signature that is wrong: nobody learns names by asking.
-fn refused() -> Problem {
+fn refused(app: &App, remote: &str) -> Problem {
+    if let Err(error) = app.wrong_proof(WrongProof::Signature, remote) {
+        return error.into();
+    }
     Problem::new(StatusCode::FORBIDDEN, "bad-signature", "there is no such hook, or its signature is wrong")
         .next("compare the hook's secret at the forge with the one of the service")
 }
@@ -82,7 +85,7 @@ async fn receive(
         forge_id: bounded(envelope.id.as_deref().unwrap_or_default()),
         event: bounded(&envelope.event),
         at: app.now(),
-        remote,
+        remote: remote.clone(),
         content: Err(String::new()),
     });
     let body = match body {
@@ -98,7 +101,7 @@ async fn receive(
     let (Some(service), Some(mut delivery)) = (service, delivery) else {
         // As much work as for a service that exists, so that the time does not tell either.
         let _ = verify(Some(&Secret::new("no such service")), false, signature, &body);
-        return Err(refused());
+        return Err(refused(app, &remote));
     };
     if delivery.forge_id.is_empty() {
         delivery.forge_id = format!("body {}", hex::encode(Sha256::digest(&body)));
@@ -106,7 +109,7 @@ async fn receive(
     let secret = app.service_hook_secret(&service.name)?;
     if let Err(reason) = verify(secret.as_ref(), service.allow_unsigned_hooks, signature, &body) {
         refuse(app, Some(delivery), reason.to_owned());
-        return Err(refused());
+        return Err(refused(app, &remote));
     }
     match read_body(headers, &body).and_then(|payload| content(&envelope, &payload)) {
         Ok(content) => delivery.content = Ok(content),

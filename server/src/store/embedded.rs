@@ -354,6 +354,12 @@ impl EmbeddedStore {
         Ok((batch, (Recorded::New(id), changed)))
     }
 
+    fn by_name<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<(String, T)>, StoreError> {
+        let records = self.engine.scan(table, &KeyRange::all(), Direction::Forward, LIST_MAX)?;
+        let name = |key: &[u8]| String::from_utf8_lossy(key).into_owned();
+        records.iter().map(|(key, bytes)| Ok((name(key), unpack(table, bytes)?))).collect()
+    }
+
     fn put_with_entry<T: Serialize>(&self, table: Table, key: &str, record: &T, entry: NewEntry) -> Stored<()> {
         let mut batch = Batch::new();
         let made = Self::put(&mut batch, table, key.as_bytes(), record)
@@ -530,16 +536,18 @@ impl Store for EmbeddedStore {
         self.get(SESSIONS, digest.as_bytes())
     }
 
-    fn session_put(&self, digest: &str, session: &Session) -> Stored<()> {
-        let mut batch = Batch::new();
-        let made = Self::put(&mut batch, SESSIONS, digest.as_bytes(), session).map(|()| (batch, ()));
-        self.send(made)
+    fn sessions(&self) -> Result<Vec<(String, Session)>, StoreError> {
+        self.by_name(SESSIONS)
     }
 
-    fn session_delete(&self, digest: &str) -> Stored<()> {
+    fn sessions_change(&self, put: &[(String, Session)], gone: &[String]) -> Stored<()> {
         let mut batch = Batch::new();
-        batch.delete(SESSIONS, digest.as_bytes());
-        self.send(Ok((batch, ())))
+        for digest in gone {
+            batch.delete(SESSIONS, digest.as_bytes());
+        }
+        let made =
+            put.iter().try_for_each(|(digest, session)| Self::put(&mut batch, SESSIONS, digest.as_bytes(), session));
+        self.send(made.map(|()| (batch, ())))
     }
 
     fn token(&self, digest: &str) -> Result<Option<Token>, StoreError> {
@@ -547,9 +555,7 @@ impl Store for EmbeddedStore {
     }
 
     fn tokens(&self) -> Result<Vec<(String, Token)>, StoreError> {
-        let records = self.engine.scan(TOKENS, &KeyRange::all(), Direction::Forward, LIST_MAX)?;
-        let name = |key: &[u8]| String::from_utf8_lossy(key).into_owned();
-        records.iter().map(|(key, bytes)| Ok((name(key), unpack(TOKENS, bytes)?))).collect()
+        self.by_name(TOKENS)
     }
 
     fn token_put(&self, digest: &str, token: &Token, entry: NewEntry) -> Stored<()> {

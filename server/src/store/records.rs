@@ -165,6 +165,9 @@ pub struct Account {
     pub disabled: bool,
     /// When it was created.
     pub created_at: UnixMs,
+    /// Counts what ends all its sessions: another role, another password, a lock.
+    #[serde(default)]
+    pub session_epoch: u32,
 }
 
 /// A signed-in browser.
@@ -176,6 +179,15 @@ pub struct Session {
     pub created_at: UnixMs,
     /// When it was last used, to the minute.
     pub used_at: UnixMs,
+    /// The account's count when it began.
+    #[serde(default)]
+    pub epoch: u32,
+    /// The address that it began from.
+    #[serde(default)]
+    pub remote: String,
+    /// How the browser described itself.
+    #[serde(default)]
+    pub agent: String,
 }
 
 /// A bearer token; only its digest is kept.

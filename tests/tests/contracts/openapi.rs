@@ -173,6 +173,13 @@ async fn walk(server: &mut Server) -> Result<()> {
     let id = ci.and_then(|token| token["id"].as_str()).context("the token is not listed")?.to_owned();
     let (status, _) = server.call("DELETE", "/api/v1/tokens/{id}", &format!("/api/v1/tokens/{id}"), None).await?;
     ensure!(status == 200, "the token could not be deleted: {status}");
+    let form = [("name", "admin"), ("password", server.lone.password.as_str())];
+    let signed_in = server.lone.http.post(format!("{}/sign-in", server.lone.url)).form(&form).send().await?;
+    ensure!(signed_in.status().is_redirection(), "a browser could not sign in: {}", signed_in.status());
+    let sessions = want(server, 200, "GET", "/api/v1/sessions", None).await?;
+    let id = sessions["items"][0]["id"].as_str().context("the session is not listed")?.to_owned();
+    let (status, _) = server.call("DELETE", "/api/v1/sessions/{id}", &format!("/api/v1/sessions/{id}"), None).await?;
+    ensure!(status == 200, "the session could not be ended: {status}");
     Ok(())
 }
 

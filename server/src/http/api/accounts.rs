@@ -1,4 +1,4 @@
-//! Accounts, bearer tokens and the journal.
+//! Accounts, bearer tokens, sessions and the journal.
 
 use std::sync::Arc;
 
@@ -17,8 +17,8 @@ use super::{
 use crate::{
     app::{App, AppError},
     http::{
-        access::Signed,
-        extract::{Ask, Body, OfAccount, OfToken},
+        access::{Signed, ThisSession},
+        extract::{Ask, Body, OfAccount, OfSession, OfToken},
         problem::Problem,
     },
 };
@@ -83,6 +83,26 @@ pub async fn create_token(
 pub async fn delete_token(State(app): State<Arc<App>>, Signed(caller): Signed, OfToken(id): OfToken) -> Reply<Done> {
     app.token_delete(&caller, &id).await?;
     reply(Done { done: format!("the token {id} opens nothing any more") })
+}
+
+/// The browsers that the caller is signed in with.
+#[utoipa::path(get, path = "/api/v1/sessions", tag = "accounts",
+    responses((status = 200, body = Answer<List<model::Session>>, description = "last used first, without what opens anything")))]
+pub async fn list_sessions(
+    State(app): State<Arc<App>>,
+    Signed(caller): Signed,
+    ThisSession(key): ThisSession,
+) -> Reply<List<model::Session>> {
+    let sessions = app.sessions_of(&caller, key.as_deref())?;
+    reply(List::all(sessions.into_iter().map(convert::session).collect()))
+}
+
+/// Ends one of the caller's sessions.
+#[utoipa::path(delete, path = "/api/v1/sessions/{id}", tag = "accounts", params(("id" = String, Path)),
+    responses((status = 200, body = Answer<Done>, description = "its browser has to sign in again")))]
+pub async fn end_session(State(app): State<Arc<App>>, Signed(caller): Signed, OfSession(id): OfSession) -> Reply<Done> {
+    app.session_end(&caller, &id).await?;
+    reply(Done { done: format!("the session {id} is over") })
 }
 
 /// Which entries of the journal.

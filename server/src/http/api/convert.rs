@@ -28,6 +28,7 @@ use crate::app::{
     accounts::Caller,
     addresses,
     board::{ServiceRow, Subject, fault_of},
+    sessions::SeenSession,
 };
 
 fn ms(at: Option<UnixMs>) -> Option<u64> {
@@ -485,6 +486,18 @@ pub(super) fn token(id: String, token: &Token) -> model::Token {
         read_only: token.read_only,
         created_at_ms: token.created_at.0,
         expires_at_ms: ms(token.expires_at),
+    }
+}
+
+pub(super) fn session(session: SeenSession) -> model::Session {
+    model::Session {
+        id: session.id,
+        remote: session.remote,
+        agent: session.agent,
+        created_at_ms: session.created_at.0,
+        used_at_ms: session.used_at.0,
+        ends_at_ms: session.ends_at.0,
+        current: session.is_this,
     }
 }
 

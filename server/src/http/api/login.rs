@@ -11,10 +11,7 @@ use super::{
 };
 use crate::{
     app::App,
-    http::{
-        access::Signed,
-        extract::{Body, Remote},
-    },
+    http::{access::Signed, extract::Body, remote::Remote},
 };
 
 /// Signs a program in by name and password: gives a bearer token. Too many tries are refused for a while.

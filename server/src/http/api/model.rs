@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use account::{
-    Account, AccountChange, Journal, JournalEntry, Login, LoginToken, NewAccount, NewToken, Token, TokenSecret, Whoami,
+    Account, AccountChange, Journal, JournalEntry, Login, LoginToken, NewAccount, NewToken, Session, Token,
+    TokenSecret, Whoami,
 };
 pub use board::{BoardRow, Finding, Health, PendingEffect, Server, Station};
 pub use log::{Event, LogHit, LogLine, LogSearch, LogWindow};
@@ -53,6 +54,7 @@ kinds!(
     Run,
     Server,
     Service,
+    Session,
     Token,
     TokenSecret,
     Whoami,

@@ -1,29 +1,28 @@
-//! The accounts, for admins; and everybody's own account with its tokens.
+//! The accounts, for admins; and everybody's own account with its tokens and sessions.
 
 use std::sync::Arc;
 
-use axum::{
-    extract::{Path, State},
-    http::StatusCode,
-    response::Response,
-};
+use axum::{extract::Path, http::StatusCode, response::Response};
 use pipelines::protocol::Secret;
 
 use super::{
     Fields, Visit,
     convert::{page_ms, page_role, role_of_tag},
-    see, show,
+    see,
+    session::set_session,
+    show,
 };
 use crate::{
     app::{
         Account, App, AppError, Role,
         accounts::{Caller, PASSWORD_CHARS_MIN},
+        sessions::SeenSession,
     },
     http::{
-        extract::Remote,
+        access::{Browser, ThisSession, csrf_of},
         problem::Problem,
         ui::{
-            accounts::{AccountLine, AccountsView, MeView, TokenLine},
+            accounts::{AccountLine, AccountsView, MeView, SessionLine, TokenLine},
             links,
             services::Problem as FieldProblem,
         },
@@ -137,7 +136,7 @@ pub(in crate::http) async fn change_account(
     Ok(see(links::ACCOUNTS))
 }
 
-fn me_view(app: &App, caller: &Caller) -> Result<MeView, AppError> {
+fn me_view(app: &App, caller: &Caller, key: Option<&str>) -> Result<MeView, AppError> {
     let tokens = app.tokens_of(&caller.account.name)?;
     let scopes = Role::ALL.into_iter().filter(|role| caller.may(*role)).map(|role| page_role(role).tag().to_owned());
     Ok(MeView {
@@ -156,6 +155,7 @@ fn me_view(app: &App, caller: &Caller) -> Result<MeView, AppError> {
                 until_ms: token.expires_at.map(page_ms),
             })
             .collect(),
+        sessions: app.sessions_of(caller, key)?.into_iter().map(session_line).collect(),
         scopes: std::iter::once(READ_ONLY.to_owned()).chain(scopes).collect(),
         new_token: None,
         password_changed: false,
@@ -163,14 +163,29 @@ fn me_view(app: &App, caller: &Caller) -> Result<MeView, AppError> {
     })
 }
 
+fn session_line(session: SeenSession) -> SessionLine {
+    SessionLine {
+        id: session.id,
+        remote: some(&session.remote),
+        agent: some(&session.agent),
+        began_at_ms: page_ms(session.created_at),
+        used_at_ms: page_ms(session.used_at),
+        is_this: session.is_this,
+    }
+}
+
 /// One's own account.
-pub(in crate::http) async fn show_me(visit: Visit) -> Result<Response, Problem> {
-    let view = me_view(&visit.app, visit.caller()?)?;
+pub(in crate::http) async fn show_me(visit: Visit, ThisSession(key): ThisSession) -> Result<Response, Problem> {
+    let view = me_view(&visit.app, visit.caller()?, key.as_deref())?;
     Ok(show!(visit, view))
 }
 
 /// Makes a token, which is shown this once.
-pub(in crate::http) async fn create_token(visit: Visit, fields: Fields) -> Result<Response, Problem> {
+pub(in crate::http) async fn create_token(
+    visit: Visit,
+    ThisSession(key): ThisSession,
+    fields: Fields,
+) -> Result<Response, Problem> {
     let caller = visit.caller()?;
     let label: String = fields.trimmed("name").chars().take(TOKEN_NAME_CHARS_MAX).collect();
     if label.is_empty() {
@@ -181,7 +196,7 @@ pub(in crate::http) async fn create_token(visit: Visit, fields: Fields) -> Resul
     let read_only = role.is_none() || fields.all("scope").any(|scope| scope == READ_ONLY);
     let role = role.unwrap_or(Role::Developer);
     let token = visit.app.token_create(caller, label, role, read_only, None).await?;
-    let view = MeView { new_token: Some(token.expose().to_owned()), ..me_view(&visit.app, caller)? };
+    let view = MeView { new_token: Some(token.expose().to_owned()), ..me_view(&visit.app, caller, key.as_deref())? };
     Ok(show!(visit, view))
 }
 
@@ -191,27 +206,59 @@ pub(in crate::http) async fn revoke_token(visit: Visit, Path(id): Path<String>) 
     Ok(see(links::ME))
 }
 
-/// Changes one's own password; the present one is the proof.
-pub(in crate::http) async fn change_password(
-    State(app): State<Arc<App>>,
-    Remote(remote): Remote,
+/// Ends one of one's own sessions.
+pub(in crate::http) async fn end_session(visit: Visit, Path(id): Path<String>) -> Result<Response, Problem> {
+    visit.app.session_end(visit.caller()?, &id).await?;
+    Ok(see(links::ME))
+}
+
+/// Ends all of one's own sessions but the one that asks.
+pub(in crate::http) async fn end_other_sessions(
     visit: Visit,
+    ThisSession(key): ThisSession,
+) -> Result<Response, Problem> {
+    visit.app.session_end_others(visit.caller()?, key.as_deref()).await?;
+    Ok(see(links::ME))
+}
+
+/// Changes one's own password; the present one is the proof. It ends all sessions: the browser that asks gets a new one.
+pub(in crate::http) async fn change_password(
+    visit: Visit,
+    Browser(from): Browser,
+    ThisSession(key): ThisSession,
     fields: Fields,
 ) -> Result<Response, Problem> {
-    let caller = visit.caller()?;
+    let (app, caller) = (Arc::clone(&visit.app), visit.caller()?);
     let new = fields.get("new");
     let problem = if new.chars().count() < PASSWORD_CHARS_MIN {
         Some(FieldProblem::TooShort { min_chars: PASSWORD_CHARS_MIN as u64 })
     } else {
         let old = Secret::new(fields.get("old"));
-        match app.password_change(&remote, caller, old, Secret::new(new)).await {
+        match app.password_change(&from.remote, caller, old, Secret::new(new)).await {
             Ok(()) => None,
             Err(AppError::Forbidden(_)) => Some(FieldProblem::Different),
             Err(error) => return Err(error.into()),
         }
     };
-    let status = if problem.is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
-    let view =
-        MeView { password_changed: problem.is_none(), password_problem: problem, ..me_view(&visit.app, caller)? };
-    Ok(show!(visit, status, view))
+    if problem.is_some() {
+        let view = MeView { password_problem: problem, ..me_view(&app, caller, key.as_deref())? };
+        return Ok(show!(visit, StatusCode::UNPROCESSABLE_ENTITY, view));
+    }
+    let renewed = match &key {
+        Some(old) => Some(app.session_begin(&app.account(&caller.account.name)?, &from, Some(old)).await?),
+        None => None,
+    };
+    let mut response = {
+        let mut visit = visit;
+        if let Some(key) = &renewed {
+            visit.ctx.csrf = csrf_of(&app, key);
+        }
+        let caller = visit.caller()?;
+        let view = MeView { password_changed: true, ..me_view(&app, caller, renewed.as_deref())? };
+        show!(visit, view)
+    };
+    if let Some(key) = &renewed {
+        set_session(&mut response, &app, Some(key));
+    }
+    Ok(response)
 }

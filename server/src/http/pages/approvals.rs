@@ -21,6 +21,7 @@ use crate::{
     app::{
         App, AppError,
         approvals::{actor_of, link_origin},
+        throttle::WrongProof,
     },
     http::{
         access::{CSRF_FIELD, csrf_of, is_csrf},
@@ -56,11 +57,16 @@ fn no_link() -> Problem {
 
 impl Linked {
     fn open(mut visit: Visit, service: &str, number: &str, token: String) -> Result<Self, Problem> {
-        let name: ServiceName = service.parse().map_err(|_| no_link())?;
-        let number: u32 = number.parse().map_err(|_| no_link())?;
+        let wrong = || match visit.app.wrong_proof(WrongProof::Link, &visit.remote) {
+            Ok(()) => no_link(),
+            Err(error) => error.into(),
+        };
+        let name: ServiceName = service.parse().map_err(|_| wrong())?;
+        // Only as it is written by us: `+7` and `007` are other addresses.
+        let number = number.parse::<u32>().ok().filter(|parsed| parsed.to_string() == number).ok_or_else(wrong)?;
         let (approval, tester) = match visit.app.approval_of_link(&ReleaseId::new(name, number), &token) {
             Ok(found) => found,
-            Err(AppError::NotFound { .. }) => return Err(no_link()),
+            Err(AppError::NotFound { .. }) => return Err(wrong()),
             Err(error) => return Err(error.into()),
         };
         // The link proves who reads, and nothing else does: a session in the same browser has no part in it.

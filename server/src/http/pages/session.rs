@@ -1,11 +1,8 @@
 //! Signing in and out, and the two cookies that a page is written by: language and theme.
 
-use std::net::SocketAddr;
-
 use axum::{
-    Extension,
-    extract::{ConnectInfo, Query},
-    http::{HeaderValue, StatusCode, header},
+    extract::Query,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::Response,
 };
 use pipelines::protocol::Secret;
@@ -18,9 +15,9 @@ use super::{
     visit::{LANGUAGE_COOKIE, THEME_COOKIE, own_path},
 };
 use crate::{
-    app::AppError,
+    app::{App, AppError},
     http::{
-        access::{cookie, cookie_name, session_cookie},
+        access::{Browser, cookie, cookie_name, session_cookie},
         problem::Problem,
         ui::{
             Theme,
@@ -54,15 +51,16 @@ pub(in crate::http) async fn show_sign_in(visit: Visit, Query(query): Query<Sign
 /// Signs in.
 pub(in crate::http) async fn sign_in(
     visit: Visit,
-    remote: Option<Extension<ConnectInfo<SocketAddr>>>,
+    Browser(from): Browser,
+    headers: HeaderMap,
     fields: Fields,
 ) -> Result<Response, Problem> {
-    let remote = remote.map(|Extension(ConnectInfo(address))| address.ip().to_string()).unwrap_or_default();
     let (name, next) = (fields.trimmed("name"), own_path(fields.get("next")));
-    let problem = match visit.app.sign_in_from(&remote, name, Secret::new(fields.get("password"))).await {
+    let old = cookie(&headers, cookie_name(&visit.app));
+    let problem = match visit.app.sign_in_from(&from, old, name, Secret::new(fields.get("password"))).await {
         Ok((key, _)) => {
             let mut response = see(next);
-            set_cookie(&mut response, &session_cookie(&visit.app, Some(&key)));
+            set_session(&mut response, &visit.app, Some(&key));
             return Ok(response);
         }
         Err(AppError::Forbidden(_)) => SignInProblem::WrongNameOrPassword,
@@ -76,16 +74,20 @@ pub(in crate::http) async fn sign_in(
         _ => StatusCode::UNPROCESSABLE_ENTITY,
     };
     let name = name.chars().take(100).collect();
-    Ok(show!(visit, status, SignInView { next: next.to_owned(), name, problem: Some(problem) }))
+    let mut response = show!(visit, status, SignInView { next: next.to_owned(), name, problem: Some(problem) });
+    if let SignInProblem::TooManyTries { wait_ms } = problem {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait_ms / 1_000));
+    }
+    Ok(response)
 }
 
 /// Signs out.
-pub(in crate::http) async fn sign_out(visit: Visit, headers: axum::http::HeaderMap) -> Result<Response, Problem> {
+pub(in crate::http) async fn sign_out(visit: Visit, headers: HeaderMap) -> Result<Response, Problem> {
     if let Some(key) = cookie(&headers, cookie_name(&visit.app)) {
         visit.app.sign_out(key).await?;
     }
     let mut response = see(links::SIGN_IN);
-    set_cookie(&mut response, &session_cookie(&visit.app, None));
+    set_session(&mut response, &visit.app, None);
     Ok(response)
 }
 
@@ -104,6 +106,11 @@ fn choose(name: &str, value: &str, back: &str) -> Response {
     let mut response = back_to(back);
     set_cookie(&mut response, &format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={CHOICE_LIFE_S}"));
     response
+}
+
+/// Gives the browser its session's cookie; without a key takes it away.
+pub(super) fn set_session(response: &mut Response, app: &App, key: Option<&str>) {
+    set_cookie(response, &session_cookie(app, key));
 }
 
 fn set_cookie(response: &mut Response, cookie: &str) {

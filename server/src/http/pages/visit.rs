@@ -17,6 +17,7 @@ use crate::{
     http::{
         access::{self, Csrf, MaybeSigned},
         problem::Problem,
+        remote::Remote,
         request_id::RequestId,
         ui::{
             PAGE_POLICY, PageContext, RenderError, Theme, UserBadge,
@@ -44,6 +45,8 @@ pub(in crate::http) struct Visit {
     pub(super) fragment: bool,
     /// The id of the request.
     pub(super) request_id: String,
+    /// The address that the request comes from.
+    pub(super) remote: String,
 }
 
 impl FromRequestParts<Arc<App>> for Visit {
@@ -72,7 +75,8 @@ impl FromRequestParts<Arc<App>> for Visit {
                 && caller.as_ref().is_some_and(|caller| caller.may(Role::Operator)),
         };
         let request_id = parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
-        Ok(Self { app: Arc::clone(app), caller, ctx, fragment, request_id })
+        let Ok(Remote(remote)) = Remote::from_request_parts(parts, app).await;
+        Ok(Self { app: Arc::clone(app), caller, ctx, fragment, request_id, remote })
     }
 }
 

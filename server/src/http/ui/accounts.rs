@@ -104,6 +104,23 @@ impl TokenLine {
     }
 }
 
+/// A signed-in browser.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionLine {
+    /// Its id, for the form.
+    pub id: String,
+    /// The address that it began from.
+    pub remote: Option<String>,
+    /// How the browser describes itself: data.
+    pub agent: Option<String>,
+    /// When it began.
+    pub began_at_ms: i64,
+    /// When it was last used.
+    pub used_at_ms: i64,
+    /// It is the browser that asks.
+    pub is_this: bool,
+}
+
 /// A person's own account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MeView {
@@ -115,6 +132,8 @@ pub struct MeView {
     pub roles: Vec<Role>,
     /// Its tokens.
     pub tokens: Vec<TokenLine>,
+    /// The browsers that it is signed in with, last used first.
+    pub sessions: Vec<SessionLine>,
     /// The scopes that a new token can have: data.
     pub scopes: Vec<String>,
     /// The token that was just made, shown this once.
@@ -128,6 +147,10 @@ pub struct MeView {
 impl MeView {
     fn roles_text(&self, t: &Text<'_>) -> String {
         t.roles(&self.roles)
+    }
+
+    fn has_other_sessions(&self) -> bool {
+        self.sessions.iter().any(|session| !session.is_this)
     }
 
     fn password_problem_text(&self, t: &Text<'_>) -> Option<String> {

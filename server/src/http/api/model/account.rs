@@ -116,6 +116,25 @@ pub struct Token {
     pub expires_at_ms: Option<u64>,
 }
 
+/// A signed-in browser, as the list shows it: without what opens anything.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Session {
+    /// Its id.
+    pub id: String,
+    /// The address that it began from; empty where it is not known.
+    pub remote: String,
+    /// How the browser described itself.
+    pub agent: String,
+    /// When it began, in milliseconds since 1970.
+    pub created_at_ms: u64,
+    /// When it was last used.
+    pub used_at_ms: u64,
+    /// When it is over if it is not used any more.
+    pub ends_at_ms: u64,
+    /// It is the one that asks.
+    pub current: bool,
+}
+
 /// Makes a bearer token.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

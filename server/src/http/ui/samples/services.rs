@@ -1,6 +1,6 @@
 //! Samples of services, accounts, search and errors.
 
-use super::super::accounts::{AccountLine, AccountsView, MeView, SignInProblem, SignInView, TokenLine};
+use super::super::accounts::{AccountLine, AccountsView, MeView, SessionLine, SignInProblem, SignInView, TokenLine};
 use super::super::approval::Health;
 use super::super::board::{Action, Next};
 use super::super::error::{ErrorKind, ErrorView};
@@ -227,6 +227,16 @@ pub(super) fn me() -> MeView {
             made_at_ms: NOW - 9 * DAY,
             until_ms: Some(NOW + 80 * DAY),
         }],
+        sessions: [(true, 0, "192.0.2.7"), (false, 3, "2001:db8::17")]
+            .map(|(is_this, days, remote)| SessionLine {
+                id: format!("{days}f3a9c0d1e2b4"),
+                remote: Some(s(remote)),
+                agent: (!is_this).then(|| s("Mozilla/5.0 (X11; Linux x86_64) <b>")),
+                began_at_ms: NOW - (days + 1) * DAY,
+                used_at_ms: NOW - days * DAY,
+                is_this,
+            })
+            .to_vec(),
         scopes: vec![s("read"), s("run"), s("approve")],
         new_token: Some(s("wl_sample0token0sample0token")),
         password_changed: true,

@@ -27,6 +27,14 @@ words! {
     ends: "Ends", "到期";
     revoke: "Revoke", "撤销";
     make_token: "Make a token", "创建令牌";
+    sessions: "Sessions", "会话";
+    sessions_lead: "the browsers that you are signed in with", "您已登录的浏览器";
+    this_browser: "this browser", "当前浏览器";
+    place: "From", "来源";
+    last_used: "Last used", "最近使用";
+    end: "End", "结束";
+    end_others: "End all others", "结束其他所有会话";
+    began: "Began", "开始";
     no_tokens: "No token yet.", "尚无令牌。";
     mailbox_lead: "This server writes its mails here instead of sending them.", "本服务器将邮件写入此处，而不发送。";
     no_mails: "No mail yet.", "尚无邮件。";
