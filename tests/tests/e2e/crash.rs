@@ -62,7 +62,8 @@ async fn the_server_is_killed_at_every_place_and_the_train_goes_on() -> Result<(
     ensure!(second["state"] == "completed", "the second rollout did not complete: {second}");
 
     let mut third = version("3", json!({ "strategy": "rolling" }));
-    third.pipeline["test"]["expires"] = json!("2s");
+    // Long enough that the reminder at half of it is over, with its three deaths, before the end comes with its own.
+    third.pipeline["test"]["expires"] = json!("24s");
     service.push(&third)?;
     let path = format!("services/{SERVICE}/releases/3");
     let expired = |release: &Value| (release["state"] == "expired").then_some(());
