@@ -52,9 +52,9 @@ phrases! {
     approve_build(t, build: u64) => format!("Approve build {build}"), format!("通过构建 {build}");
     time_left(t, ms: i64) => format!("{} left", t.duration(ms)), format!("还剩 {}", t.duration(ms));
     needed_of(t, needed: u32, by: &[(String, i64)]) =>
-        if by.is_empty() { format!("{}; nobody has decided yet", t.plural(needed, "approval", "approvals")) }
+        if by.is_empty() { format!("{needed} needed; nobody has decided yet") }
         else { format!("{} of {needed}: {}", by.len(), t.approvals(by)) },
-        if by.is_empty() { format!("{needed} 人通过；尚无人决定") } else { format!("{} / {needed} 人：{}", by.len(), t.approvals(by)) };
+        if by.is_empty() { format!("需 {needed} 人；尚无人决定") } else { format!("{} / {needed} 人：{}", by.len(), t.approvals(by)) };
     next_mail(t, next: &(Reminder, i64)) => {
         let at = t.when(next.1);
         match next.0 {
