@@ -20,7 +20,7 @@ pub use diagnostic::{Code, Diagnostic, Place, Severity, render};
 pub use layout::{PIPELINE_FOLDER, candidates, file_for};
 pub use model::{
     CanaryStep, Check, Definition, Event, Health, ImageBuild, Insufficient, Judge, Network, On, OnFailure, Production,
-    Step, Strategy, Test, When,
+    SecretUse, Step, Strategy, Test, When,
 };
 pub use names::{Call, Glob, HostName, HttpPath, ImageName, MailAddress, RepoPath, StepName, VariableName};
 pub use units::{AtLeast, AtMost, Share, TIME_SPAN_MAX, TimeSpan, Weight};

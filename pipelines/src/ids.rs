@@ -153,6 +153,33 @@ impl FromStr for CommitSha {
 }
 
 text_id! {
+    /// The name of a secret, such as `DEPLOY_TOKEN`: it can also be the name of the variable that holds it.
+    SecretName
+}
+
+/// The longest name of a secret, in characters.
+pub const SECRET_NAME_MAX_CHARS: usize = 100;
+
+impl FromStr for SecretName {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let what = "name of a secret";
+        if text.len() > SECRET_NAME_MAX_CHARS {
+            return Err(invalid(what, text, format!("it is longer than {SECRET_NAME_MAX_CHARS} characters")));
+        }
+        let starts = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+        if !starts || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+            return Err(invalid(what, text, "use letters, digits and underscores, and do not start with a digit"));
+        }
+        if text == "CI" || text.starts_with("CI_") {
+            return Err(invalid(what, text, "Windlass itself sets variables of such names; choose another one"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+text_id! {
     /// The name of a runner: 1 to 64 characters of a-z, 0-9, `-` and `.`.
     RunnerName
 }

@@ -16,6 +16,7 @@ pub mod rollout;
 pub mod run;
 #[cfg(test)]
 mod samples;
+pub mod secret;
 pub mod service;
 pub mod time;
 pub mod train;

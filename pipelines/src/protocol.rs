@@ -7,8 +7,9 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ids::{CommitSha, Digest, RunId, RunnerName},
+    ids::{CommitSha, Digest, RunId, RunnerName, SecretName},
     plan::DeliveryPlan,
+    secret::{GivenSecret, Withheld},
     time::UnixMs,
     trigger::Trigger,
 };
@@ -73,6 +74,13 @@ pub enum RunnerRequest {
         run: RunId,
         /// Digest over tree, steps, base config, base image and arguments.
         inputs: Digest,
+    },
+    /// Gives me the values of the secrets that the steps of the run name. The server alone decides which ones it gets.
+    Secrets {
+        /// For which run.
+        run: RunId,
+        /// Which.
+        names: Vec<SecretName>,
     },
     /// Up to which line the server has the log of a step.
     LogPosition {
@@ -143,6 +151,13 @@ pub enum ServerReply {
     },
     /// No image of these inputs: build.
     Build,
+    /// The secrets of the run.
+    Secrets {
+        /// Those that exist; the others do not.
+        given: Vec<GivenSecret>,
+        /// Set where the run gets none at all.
+        withheld: Option<Withheld>,
+    },
     /// The next line that the server wants of the step.
     LogNext {
         /// Its number.
@@ -272,6 +287,8 @@ pub struct JobBounds {
     pub step_cpu_milli: u32,
     /// Processes in a step.
     pub step_pids: u32,
+    /// Bytes of all secrets that the steps of a run name.
+    pub secret_bytes_per_run_max: usize,
     /// Bytes of a checked out tree.
     pub checkout_bytes_max: u64,
     /// Files in a checked out tree.
@@ -290,6 +307,7 @@ impl Default for JobBounds {
             step_memory_bytes: 2 << 30,
             step_cpu_milli: 2_000,
             step_pids: 1_024,
+            secret_bytes_per_run_max: 64 << 10,
             checkout_bytes_max: 2 << 30,
             checkout_files_max: 200_000,
             parallel_steps_max: 4,

@@ -93,6 +93,20 @@ impl Trigger {
         }
     }
 
+    /// Whether the run may be given secrets: only where the commit stands in the registered repository itself, under a
+    /// branch or tag, or as a pull request that the forge says does not come from a fork.
+    #[must_use]
+    pub fn is_trusted(&self) -> bool {
+        let is_ours = match self.kind {
+            TriggerKind::PullRequest => true,
+            // Whoever asks for `refs/pull/7/head` by hand does not make it ours.
+            TriggerKind::Push | TriggerKind::Tag | TriggerKind::Manual => {
+                self.pull_request.is_none() && (self.branch().is_some() || self.tag().is_some())
+            }
+        };
+        is_ours && !self.from_fork
+    }
+
     /// Whether the registered bounds let this become a release: the release branch, or a tag (which the pipeline file's
     /// `on.tags` must then name). A pull request never does. The pipeline file only narrows this.
     #[must_use]

@@ -9,9 +9,11 @@ mod checkout;
 mod image;
 mod inputs;
 mod push;
+mod secrets;
 mod station;
 mod steps;
 
+use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use integrations::docker::{DockerError, Engine, RegistryAuth, StepExit};
@@ -42,7 +44,8 @@ struct Work<'a, L> {
     engine: &'a Engine,
     shared: &'a Shared,
     folder: RunFolder,
-    secrets: Secrets,
+    /// What is hidden in logs; it grows when the run gets its secrets.
+    masks: RwLock<Secrets>,
 }
 
 /// Why a run does not go on.
@@ -98,8 +101,14 @@ impl Halt {
 /// the run is not ours any more.
 pub(crate) async fn execute<L: RunnerLink + 'static>(job: Job, link: &RunLink<L>, engine: &Engine, shared: &Shared) {
     let folder = RunFolder::of(&shared.config.state_dir, &job.run);
-    let secrets = Secrets::new(&secrets_of(&job));
-    let work = Work { job: &job, link, engine, shared, folder, secrets };
+    let masks = match Secrets::new(&secrets_of(&job)) {
+        Ok(masks) => RwLock::new(masks),
+        Err(error) => {
+            link.report(Report::Failed { blame: Blame::Infrastructure, reason: error.to_string() }).await;
+            return;
+        }
+    };
+    let work = Work { job: &job, link, engine, shared, folder, masks };
     let heartbeat = link.heartbeat(Duration::from_millis(shared.config.heartbeat_ms.max(100)));
     let all = async {
         let end = work.run().await;
@@ -156,9 +165,15 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
             self.skip_all(&definition, &reused.reason).await;
             return Ok(reused.pushed);
         }
-        self.run_steps(&definition, &commit).await?;
+        let given = self.unless_stopped(self.given_secrets(&definition)).await?;
+        self.run_steps(&definition, &given, &commit).await?;
         let built = self.build(&definition, &base, &inputs, &commit).await?;
         self.push(&built, &inputs, &commit).await
+    }
+
+    /// What is hidden in logs by now.
+    fn masks(&self) -> Secrets {
+        self.masks.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Nothing new begins once the run was stopped.
@@ -197,7 +212,7 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
                 Report::Failed { blame: Blame::Code, reason }
             }
             (Err(Halt::Failed { blame, reason, .. }), None) => {
-                Report::Failed { blame, reason: self.secrets.mask(&reason) }
+                Report::Failed { blame, reason: self.masks().mask(&reason) }
             }
             (Err(Halt::Stopped), None) => Report::Cancelled,
         }

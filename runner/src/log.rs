@@ -106,6 +106,11 @@ impl StationLog {
         }
     }
 
+    /// A text as it may be shown.
+    pub(crate) fn mask(&self, text: &str) -> String {
+        self.secrets.mask(text)
+    }
+
     /// Writes lines of our own.
     pub(crate) async fn say(&mut self, text: &str) {
         let text = self.secrets.mask(text);
@@ -364,7 +369,7 @@ mod tests {
     async fn every_line_arrives_once_and_in_order_through_a_bad_link_and_a_restart() {
         let server = Arc::new(Flaky { take_at_most: 37, ..Flaky::default() });
         let link = link(&server);
-        let secrets = Secrets::new(&[Secret::new("hidden-word")]);
+        let secrets = Secrets::new(&[Secret::new("hidden-word")]).expect("it is small");
         let bounds = JobBounds::default();
         for upto in [700, 1000] {
             // The second time all lines come again from the first.
@@ -386,7 +391,7 @@ mod tests {
     #[tokio::test]
     async fn holding_a_line_back_does_not_change_the_numbers() {
         let bounds = JobBounds::default();
-        let secrets = Secrets::new(&[Secret::new("hidden-word")]);
+        let secrets = Secrets::new(&[Secret::new("hidden-word")]).expect("it is small");
         let mut logs = Vec::new();
         for pauses in [false, true] {
             let server = Arc::new(Flaky { take_at_most: 100, ..Flaky::default() });
@@ -416,7 +421,9 @@ mod tests {
         let server = Arc::new(Flaky { take_at_most: 1000, ..Flaky::default() });
         let link = link(&server);
         let bounds = JobBounds { log_lines_per_step_max: 10, ..JobBounds::default() };
-        let mut log = StationLog::open(&link, "test", Numbering::Replay, &bounds, &Secrets::new(&[])).await;
+        let mut log =
+            StationLog::open(&link, "test", Numbering::Replay, &bounds, &Secrets::new(&[]).expect("there are none"))
+                .await;
         for n in 0..50 {
             log.write(LogStream::Stdout, n.to_string().as_bytes(), true, 0).await;
         }
@@ -433,8 +440,14 @@ mod tests {
     async fn a_log_that_the_server_has_closed_does_not_hang() {
         let server = Arc::new(Flaky { take_at_most: 0, ..Flaky::default() });
         let link = link(&server);
-        let mut log =
-            StationLog::open(&link, "test", Numbering::Append, &JobBounds::default(), &Secrets::new(&[])).await;
+        let mut log = StationLog::open(
+            &link,
+            "test",
+            Numbering::Append,
+            &JobBounds::default(),
+            &Secrets::new(&[]).expect("there are none"),
+        )
+        .await;
         log.say("late").await;
         log.close().await;
         assert!(server.lines.lock().expect("no panic").is_empty());
@@ -444,8 +457,14 @@ mod tests {
     async fn a_log_that_is_not_ours_any_more_does_not_hang() {
         let server = Arc::new(Flaky { take_at_most: 0, ..Flaky::default() });
         let link = link(&server);
-        let mut log =
-            StationLog::open(&link, "test", Numbering::Replay, &JobBounds::default(), &Secrets::new(&[])).await;
+        let mut log = StationLog::open(
+            &link,
+            "test",
+            Numbering::Replay,
+            &JobBounds::default(),
+            &Secrets::new(&[]).expect("there are none"),
+        )
+        .await;
         log.say("never taken").await;
         link.control.lost.cancel();
         log.close().await;

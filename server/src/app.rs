@@ -14,7 +14,9 @@ pub mod log;
 pub mod queue;
 pub mod releases;
 pub mod rollouts;
+pub mod rotation;
 pub mod runs;
+pub mod secrets;
 pub mod services;
 pub mod sessions;
 pub mod signals;
@@ -125,6 +127,8 @@ pub struct App {
     store: Arc<dyn Store>,
     logs: Arc<LogStore>,
     keys: Keys,
+    instance: String,
+    secrets_lock: tokio::sync::Mutex<()>,
     queue: EffectQueue,
     clock: Clock,
     signals: signals::Signals,
@@ -154,11 +158,14 @@ impl App {
         let throttles = throttle::Throttles::new(&config.bounds);
         let streams = Arc::new(Semaphore::new(config.bounds.streams_max.min(Semaphore::MAX_PERMITS)));
         let locks = Mutex::default();
+        let instance = store.instance()?.unwrap_or_else(|| rotation::instance_of(&keys));
         Ok(Self {
             config,
             store,
             logs,
             keys,
+            instance,
+            secrets_lock: tokio::sync::Mutex::default(),
             queue,
             clock,
             signals: signals::Signals::new(),
@@ -201,6 +208,12 @@ impl App {
     #[must_use]
     pub fn keys(&self) -> &Keys {
         &self.keys
+    }
+
+    /// What tells this server from another one on the same engine; it outlives the key.
+    #[must_use]
+    pub fn instance(&self) -> &str {
+        &self.instance
     }
 
     /// Room for one more open stream of events or lines; none where there are as many as the configuration allows.

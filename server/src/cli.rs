@@ -21,6 +21,7 @@ mod registry;
 mod release;
 mod rollout;
 mod run;
+mod secret;
 mod service;
 mod sse;
 mod status;
@@ -119,6 +120,7 @@ enum Command {
     Account(account::Arguments),
     Token(account::TokenArguments),
     Session(account::SessionArguments),
+    Secret(secret::Arguments),
     Lint(lint::Arguments),
     /// Print the JSON Schema of the pipeline file, for editors
     Schema,
@@ -263,6 +265,7 @@ async fn act(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Account(arguments) => account::run(context, &arguments).await,
         Command::Token(arguments) => account::token(context, &arguments).await,
         Command::Session(arguments) => account::session(context, &arguments).await,
+        Command::Secret(arguments) => secret::run(context, &arguments).await,
         Command::Lint(arguments) => lint::run(context, &arguments),
         Command::Effects => effects(),
         Command::Schema => schema(),

@@ -321,6 +321,10 @@ pub struct Bounds {
     pub promotion_parallel_max: usize,
     /// How long a runner's question for work is held open, in milliseconds.
     pub lease_wait_ms: u64,
+    /// Bytes of the value of a secret.
+    pub secret_bytes_max: usize,
+    /// Secrets of one service, and shared ones.
+    pub secrets_per_scope_max: usize,
     /// Memory for the store's cache, in bytes.
     pub store_cache_bytes: usize,
 }
@@ -351,6 +355,8 @@ impl Default for Bounds {
             request_timeout_ms: 60_000,
             promotion_parallel_max: 6,
             lease_wait_ms: 20_000,
+            secret_bytes_max: 64 << 10,
+            secrets_per_scope_max: 500,
             store_cache_bytes: 16 << 20,
         }
     }

@@ -12,7 +12,7 @@ use std::{future::Future, pin::Pin};
 use pipelines::{
     approval::Approval,
     effect::PendingEffect,
-    ids::{Digest, ReleaseId, RolloutId, RunId, ServiceName},
+    ids::{Digest, ReleaseId, RolloutId, RunId, SecretName, ServiceName},
     journal::{Entry, Origin},
     release::Release,
     rollout::Rollout,
@@ -23,7 +23,10 @@ use pipelines::{
 };
 
 pub use pipelines::trigger::SeenRef;
-pub use records::{Account, Delivery, DeliveryId, DeliveryState, NewDelivery, Role, SealedSecrets, Session, Token};
+pub use records::{
+    Account, Delivery, DeliveryId, DeliveryState, NamedSecret, NewDelivery, Role, SealedSecrets, SecretScope,
+    SecretUse, Session, Token,
+};
 
 /// Why the store could not do it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -157,6 +160,52 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// As above.
     fn service_secrets(&self, name: &ServiceName) -> Result<Option<SealedSecrets>, StoreError>;
+
+    /// A secret that steps can name.
+    ///
+    /// # Errors
+    /// As above.
+    fn secret(&self, scope: &SecretScope, name: &SecretName) -> Result<Option<NamedSecret>, StoreError>;
+    /// The secrets of a scope, by name.
+    ///
+    /// # Errors
+    /// As above.
+    fn secrets(&self, scope: &SecretScope) -> Result<Vec<NamedSecret>, StoreError>;
+    /// When a secret was handed out last; none: never, since it is there.
+    ///
+    /// # Errors
+    /// As above.
+    fn secret_use(&self, scope: &SecretScope, name: &SecretName) -> Result<Option<SecretUse>, StoreError>;
+    /// Creates a secret or sets it anew.
+    ///
+    /// # Errors
+    /// Those of storing.
+    fn secret_put(&self, secret: &NamedSecret, entry: NewEntry) -> Stored<()>;
+    /// Takes a secret away, with the memory of its last use.
+    ///
+    /// # Errors
+    /// Those of storing.
+    fn secret_delete(&self, scope: &SecretScope, name: &SecretName, entry: NewEntry) -> Stored<()>;
+    /// Remembers that secrets were handed to a run.
+    ///
+    /// # Errors
+    /// Those of storing.
+    fn secrets_used(&self, secrets: &[(SecretScope, SecretName)], last: &SecretUse) -> Stored<()>;
+    /// Replaces what was sealed by the same sealed anew, in one transaction. Only while nobody else has the store open.
+    ///
+    /// # Errors
+    /// Those of storing.
+    fn seal_anew(&self, sealed: &SealedAnew) -> Stored<()>;
+    /// What tells this server from another one on the same engine, once it was set.
+    ///
+    /// # Errors
+    /// As above.
+    fn instance(&self) -> Result<Option<String>, StoreError>;
+    /// Sets that, once and for all.
+    ///
+    /// # Errors
+    /// Those of storing.
+    fn instance_set(&self, instance: &str) -> Stored<()>;
 
     /// What moves on a service.
     ///
@@ -306,6 +355,17 @@ pub trait Store: Send + Sync {
 
     /// Why changes are refused at present, if the last one was.
     fn trouble(&self) -> Option<String>;
+}
+
+/// What was sealed anew with another key.
+#[derive(Clone, Debug, Default)]
+pub struct SealedAnew {
+    /// The credentials of services.
+    pub services: Vec<(ServiceName, SealedSecrets)>,
+    /// Secrets that steps can name.
+    pub secrets: Vec<NamedSecret>,
+    /// The line for the journal, with the last of them.
+    pub entry: Option<NewEntry>,
 }
 
 /// A line for the journal that the store gives its place.

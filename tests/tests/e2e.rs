@@ -11,6 +11,8 @@ mod inputs;
 mod rollout;
 #[path = "e2e/sample.rs"]
 mod sample;
+#[path = "e2e/secrets.rs"]
+mod secrets;
 #[path = "e2e/tester.rs"]
 mod tester;
 #[path = "e2e/testers.rs"]

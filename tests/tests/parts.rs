@@ -14,5 +14,7 @@ mod mail;
 mod registry;
 #[path = "parts/runner.rs"]
 mod runner_agent;
+#[path = "parts/secrets.rs"]
+mod secrets;
 #[path = "parts/world.rs"]
 mod world;

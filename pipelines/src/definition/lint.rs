@@ -42,6 +42,7 @@ const FILE: Shape = Shape {
         ("timeout", "remove it; write `timeout` at the steps"),
         ("when", "remove it; write `when` at the steps, and `on` for what makes a release"),
         ("environment", "remove it; write `environment` at the steps"),
+        ("secrets", "remove it; write `secrets` at the steps that need them"),
     ],
 };
 const ON: Shape = Shape {
@@ -68,12 +69,16 @@ const IMAGE: Shape = Shape {
     later: &[
         ("target", "remove it; the last stage of the Dockerfile is built"),
         ("platforms", "remove it; the image is built for the runner's own platform"),
-        ("secrets", "remove it; until it works, fetch what needs a secret in a step"),
+        (
+            "secrets",
+            "remove it; whoever pulls the image can read its layers and history, so do what needs a secret in a step: the \
+             build finds the files that it leaves",
+        ),
     ],
 };
 /// Every mapping with fixed keys, by its name in the JSON Schema; the test against drift walks it.
 #[cfg(test)]
-pub(super) const SHAPES: [(&str, &Shape); 11] = [
+pub(super) const SHAPES: [(&str, &Shape); 12] = [
     ("Definition", &FILE),
     ("On", &ON),
     ("Network", &NETWORK),
@@ -81,6 +86,7 @@ pub(super) const SHAPES: [(&str, &Shape); 11] = [
     ("ImageBuild", &IMAGE),
     ("Test", &test::TEST),
     ("Step", &steps::STEP),
+    ("SecretUse", &steps::SECRET_USE),
     ("When", &steps::WHEN),
     ("Production", &production::PRODUCTION),
     ("CanaryStep", &production::CANARY_STEP),
@@ -222,7 +228,7 @@ fn image(lint: &mut Lint, entry: &Entry, base: Option<&BaseRef>) -> ImageBuild {
         }
     }
     if let Some(entry) = fields.get("args") {
-        image.args = lint.variables(&entry.value, "args", ARGS_MAX, ARG_MAX_BYTES);
+        image.args = lint.variables(&entry.value, "args", (ARGS_MAX, ARG_MAX_BYTES), None);
     }
     image
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::base::BaseRef;
 use super::names::{Call, Glob, HostName, HttpPath, ImageName, MailAddress, RepoPath, StepName, VariableName};
 use super::units::{AtLeast, AtMost, Share, TimeSpan, Weight};
-use crate::ids::ServiceName;
+use crate::ids::{SecretName, ServiceName};
 use crate::plan;
 
 /// A service's pipeline file: what is built, how it is tested, and how it goes live.
@@ -111,10 +111,15 @@ pub struct Step {
     /// The commands, run by one shell that stops at the first that fails.
     #[schemars(schema_with = "one_or_many")]
     pub commands: Vec<String>,
-    /// Environment of the commands, besides the `CI_*` variables.
+    /// Environment of the commands, besides the `CI_*` variables. A value can be `{from_secret: NAME}`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "text_map")]
+    #[schemars(schema_with = "environment_map")]
     pub environment: BTreeMap<VariableName, String>,
+    /// The secrets that the commands get as variables, and no other step: `NAME`, or `{name: NAME, as: VARIABLE}`. They
+    /// are set on the server, never in the file. The run of a pull request from a fork gets none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "secret_uses")]
+    pub secrets: Vec<SecretUse>,
     /// How long it may take. Left out: the runner's limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<TimeSpan>,
@@ -128,6 +133,24 @@ pub struct Step {
     /// What its failure means. Left out: `fail`.
     #[serde(default)]
     pub failure: OnFailure,
+}
+
+/// A secret that a step gets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct SecretUse {
+    /// The name under which it is set on the server.
+    pub name: SecretName,
+    /// The variable that holds it. Left out: one of the secret's own name.
+    #[serde(default, rename = "as", skip_serializing_if = "Option::is_none")]
+    pub variable: Option<VariableName>,
+}
+
+impl SecretUse {
+    /// The variable that holds it.
+    pub fn variable(&self) -> &str {
+        self.variable.as_ref().map_or(self.name.as_str(), VariableName::as_str)
+    }
 }
 
 /// When a step runs: every key that is there must hold.
@@ -402,6 +425,24 @@ fn one_or_many(_: &mut SchemaGenerator) -> Schema {
 fn one_or_many_events(generator: &mut SchemaGenerator) -> Schema {
     let event = generator.subschema_for::<Event>();
     json_schema!({ "anyOf": [event, { "type": "array", "items": event }] })
+}
+
+fn secret_uses(generator: &mut SchemaGenerator) -> Schema {
+    let with_variable = generator.subschema_for::<SecretUse>();
+    let one = json_schema!({ "anyOf": [{ "type": "string" }, with_variable] });
+    json_schema!({ "anyOf": [{ "type": "string" }, { "type": "array", "items": one }] })
+}
+
+fn environment_map(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "object", "additionalProperties": { "anyOf": [
+        { "type": ["string", "number", "boolean"] },
+        {
+            "type": "object",
+            "properties": { "from_secret": { "type": "string" } },
+            "required": ["from_secret"],
+            "additionalProperties": false,
+        },
+    ] } })
 }
 
 fn text_map(_: &mut SchemaGenerator) -> Schema {

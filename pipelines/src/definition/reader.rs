@@ -6,9 +6,11 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use super::diagnostic::{Code, Diagnostic, Place};
+use super::model::SecretUse;
 use super::names::VariableName;
 use super::tree::{Content, Entry, Kind, Node};
 use super::value::{ValueError, nearest, quote};
+use crate::ids::{InvalidId, SecretName};
 
 /// The keys of one mapping.
 pub(super) struct Shape {
@@ -21,7 +23,7 @@ pub(super) struct Shape {
 }
 
 /// Words of other systems, and ours for them.
-const FOREIGN: [(&str, &str); 14] = [
+const FOREIGN: [(&str, &str); 16] = [
     ("script", "commands"),
     ("run", "commands"),
     ("command", "commands"),
@@ -36,6 +38,8 @@ const FOREIGN: [(&str, &str); 14] = [
     ("build_args", "args"),
     ("pause", "hold"),
     ("extends", "base"),
+    ("source", "name"),
+    ("target", "as"),
 ];
 
 /// The entries of a mapping whose keys are known.
@@ -267,13 +271,14 @@ impl Lint {
         &[]
     }
 
-    /// Variables and their values: numbers and booleans are taken as they are written.
+    /// Variables and their values: numbers and booleans are taken as they are written. What comes `from_secret` goes to
+    /// `secrets`; without that it is refused.
     pub(super) fn variables(
         &mut self,
         node: &Node,
         what: &str,
-        max: usize,
-        value_max_bytes: usize,
+        (max, value_max_bytes): (usize, usize),
+        mut secrets: Option<&mut Vec<(SecretUse, Place)>>,
     ) -> BTreeMap<VariableName, String> {
         let mut variables = BTreeMap::new();
         let Content::Map(entries) = &node.content else {
@@ -305,14 +310,42 @@ impl Lint {
                 Content::Scalar(text, _) => {
                     variables.insert(name, text.clone());
                 }
-                Content::Map(inner) if inner.iter().any(|inner| inner.key == "from_secret") => self.report(
-                    Diagnostic::error(Code::NotSupportedYet, entry.value.place, "`from_secret` is not supported yet")
-                        .help("remove it; a secret in the file itself would be readable by all"),
-                ),
+                Content::Map(inner) if inner.iter().any(|inner| inner.key == "from_secret") => match &mut secrets {
+                    Some(secrets) => {
+                        let found = from_secret(self, &entry.value, name);
+                        secrets.extend(found.map(|found| (found, entry.place)));
+                    }
+                    None => self.report(
+                        Diagnostic::error(Code::BadValue, entry.value.place, "a build argument cannot be a secret")
+                            .why("whoever pulls the image can read its arguments and all of its layers")
+                            .help("do what needs the secret in a step; the build finds the files that it leaves"),
+                    ),
+                },
                 _ => self.wrong_type(&entry.value, &entry.key, "text", "write one value"),
             }
         }
         variables
+    }
+}
+
+const FROM_SECRET: Shape = Shape { what: "a value", keys: &["from_secret"], later: &[] };
+
+fn from_secret(lint: &mut Lint, node: &Node, variable: VariableName) -> Option<SecretUse> {
+    let fields = lint.fields(node, node.place, &FROM_SECRET)?;
+    let NamedSecret(name) = lint.text(&fields.get("from_secret")?.value, "from_secret")?;
+    Some(SecretUse { name, variable: Some(variable) })
+}
+
+/// A secret's name, with words for a place in a file; the rule itself is that of the id.
+pub(super) struct NamedSecret(pub(super) SecretName);
+
+impl FromStr for NamedSecret {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        text.parse().map(NamedSecret).map_err(|error: InvalidId| {
+            ValueError::new(format!("{} is not the name of a secret", quote(text)), error.why)
+        })
     }
 }
 

@@ -19,7 +19,7 @@ impl<'a, L: RunnerLink + 'static> Station<'a, L> {
     /// Begins a station, or takes it up again.
     pub(super) async fn begin(work: &Work<'a, L>, name: &str, numbering: Numbering) -> Self {
         work.link.report(Report::StepStarted { step: name.to_owned(), at: now() }).await;
-        let log = StationLog::open(work.link, name, numbering, &work.job.bounds, &work.secrets).await;
+        let log = StationLog::open(work.link, name, numbering, &work.job.bounds, &work.masks()).await;
         Self { link: work.link, name: name.to_owned(), log }
     }
 
@@ -49,7 +49,10 @@ impl<'a, L: RunnerLink + 'static> Station<'a, L> {
     }
 
     /// Ends the station with an outcome.
-    pub(super) async fn close(self, outcome: StepOutcome, at: UnixMs) {
+    pub(super) async fn close(self, mut outcome: StepOutcome, at: UnixMs) {
+        if let StepOutcome::Failed { reason, .. } = &mut outcome {
+            *reason = self.log.mask(reason);
+        }
         self.log.close().await;
         self.link.report(Report::StepFinished { step: self.name, at, outcome }).await;
     }

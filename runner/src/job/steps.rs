@@ -13,6 +13,7 @@ use pipelines::protocol::{Blame, CommitInfo, JobBounds, LogStream as Stream, Run
 use pipelines::time::UnixMs;
 use tokio::sync::mpsc;
 
+use super::secrets::Given;
 use super::station::Station;
 use super::{Halt, Work, is_transient, network_name};
 use crate::log::{Numbering, now};
@@ -21,6 +22,20 @@ use crate::log::{Numbering, now};
 pub(super) const WORKSPACE: &str = "/windlass/workspace";
 /// Pieces of output that may wait for the masker.
 const OUTPUT_QUEUE: usize = 256;
+
+/// Why a step has no end of its own.
+#[derive(Debug)]
+enum Stop {
+    Docker(DockerError),
+    /// It was not begun.
+    Refused(Halt),
+}
+
+impl From<DockerError> for Stop {
+    fn from(error: DockerError) -> Self {
+        Self::Docker(error)
+    }
+}
 
 /// How far the steps are.
 #[derive(Debug, Default)]
@@ -39,7 +54,12 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
     }
 
     /// Runs all steps. After the first failure nothing new begins; what runs beside it runs to its end.
-    pub(super) async fn run_steps(&self, definition: &Definition, commit: &CommitInfo) -> Result<(), Halt> {
+    pub(super) async fn run_steps(
+        &self,
+        definition: &Definition,
+        given: &Given,
+        commit: &CommitInfo,
+    ) -> Result<(), Halt> {
         if definition.steps.is_empty() {
             return Ok(());
         }
@@ -50,7 +70,7 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
         let mut progress = Progress::default();
         let run = |step: usize| async move {
             let step = &definition.steps[step];
-            (step, self.run_one(step, commit).await)
+            (step, self.run_one(step, given, commit).await)
         };
         let mut running = FuturesUnordered::new();
         loop {
@@ -94,18 +114,19 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
         self.go_on()
     }
 
-    async fn run_one(&self, step: &Step, commit: &CommitInfo) -> StepOutcome {
+    async fn run_one(&self, step: &Step, given: &Given, commit: &CommitInfo) -> StepOutcome {
         let image = self.mirrored(step.image.as_str());
         let mut station = Station::begin(self, step.name.as_str(), Numbering::Replay).await;
         // After a restart the same lines are read again from the container: nothing may be said here that depends on
         // the moment.
         station.say(&format!("image {image}")).await;
-        let result = self.run_container(step, &image, commit, &mut station).await;
+        let result = self.run_container(step, &image, given, commit, &mut station).await;
         station.log.finish().await;
         let (outcome, at) = match result {
+            Err(Stop::Refused(halt)) => (halt.outcome(), now()),
             Ok(end) => (self.outcome_of(step, &end), end_of(&end)),
             Err(_) if self.link.control.stop.is_cancelled() => (StepOutcome::Cancelled, now()),
-            Err(error) => (Halt::docker(&error).outcome(), now()),
+            Err(Stop::Docker(error)) => (Halt::docker(&error).outcome(), now()),
         };
         match &outcome {
             StepOutcome::Failed { reason, .. } => station.say(reason).await,
@@ -120,15 +141,17 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
         &self,
         step: &Step,
         image: &str,
+        given: &Given,
         commit: &CommitInfo,
         station: &mut Station<'_, L>,
-    ) -> Result<StepEnd, DockerError> {
-        let spec = self.container(step, image, commit);
+    ) -> Result<StepEnd, Stop> {
+        let mut spec = self.container(step, image, commit);
         if self.engine.container_state(&spec.name).await?.is_none() {
+            spec.env.extend(given.environment(step).map_err(Stop::Refused)?);
             let auth = self.auth(image);
             tokio::select! {
                 pulled = self.pull_quietly(image, auth.as_ref()) => pulled?,
-                () = self.link.control.stop.cancelled() => return Err(DockerError::ReceiverGone),
+                () = self.link.control.stop.cancelled() => return Err(DockerError::ReceiverGone.into()),
             }
         }
         let (sender, mut receiver) = mpsc::channel::<LogPiece>(OUTPUT_QUEUE);
@@ -156,7 +179,7 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
             }
         };
         let (end, ()) = tokio::join!(run, write);
-        end
+        Ok(end?)
     }
 
     /// Pulls the image of a step, with tries as [`Work::retry`] has them, but without words in the log.
@@ -173,6 +196,11 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
         self.engine.ensure_image(image, auth, None).await.map(drop)
     }
 
+    /// The name of a step's container, by which it is found again.
+    pub(super) fn container_name(&self, step: &Step) -> String {
+        format!("{}-{}", network_name(self.shared, &self.job.run), step.name)
+    }
+
     fn container(&self, step: &Step, image: &str, commit: &CommitInfo) -> StepContainer {
         let mut env = ci_environment(self.job, commit, WORKSPACE);
         env.insert("CI_STEP_NAME".to_owned(), step.name.to_string());
@@ -180,7 +208,7 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
         let bounds = &self.job.bounds;
         let limit = Duration::from_millis(bounds.step_timeout_ms);
         StepContainer {
-            name: format!("{}-{}", network_name(self.shared, &self.job.run), step.name),
+            name: self.container_name(step),
             image: image.to_owned(),
             commands: step.commands.clone(),
             env,

@@ -42,6 +42,7 @@ impl App {
                 Some((built_by, digest)) => ServerReply::Reuse { digest, built_by },
                 None => ServerReply::Build,
             }),
+            RunnerRequest::Secrets { run, names } => self.agent_secrets(runner, &run, names).await,
             RunnerRequest::LogPosition { run, step } => {
                 let logs = self.logs.clone();
                 let length = blocking(move || logs.length(&run.to_string(), &step)).await?;
@@ -136,7 +137,7 @@ impl App {
     }
 
     /// Whether the runner is to go on with the run.
-    fn agent_standing(&self, runner: &RunnerName, id: &RunId) -> Result<ServerReply, AppError> {
+    pub(super) fn agent_standing(&self, runner: &RunnerName, id: &RunId) -> Result<ServerReply, AppError> {
         Ok(match self.store.run(id)?.map(|run| (run.state, run.cancel_reason)) {
             Some((RunState::Running { runner: owner }, _)) if owner == *runner => ServerReply::Continue,
             Some((RunState::Cancelling { runner: owner }, reason)) if owner == *runner => {

@@ -266,6 +266,16 @@ fn place(service: &ServiceName, what: &str) -> String {
     format!("service/{service}/{what}")
 }
 
+/// What is sealed of a service's credentials, each with its place.
+pub(super) fn sealed_of<'a>(
+    name: &ServiceName,
+    secrets: &'a mut SealedSecrets,
+) -> impl Iterator<Item = (String, &'a mut crate::store::records::Sealed)> {
+    let git = secrets.git_secret.as_mut().map(|sealed| (place(name, "git"), sealed));
+    let hook = secrets.hook_secret.as_mut().map(|sealed| (place(name, "hook"), sealed));
+    git.into_iter().chain(hook)
+}
+
 /// One poll at once, also where polling is off: it learns the default branch and shows whether the credential is good.
 fn poll_now(service: &Service, at: UnixMs) -> [Effect; 1] {
     [Effect::PollRepository { service: service.name.clone(), due_at: at }]

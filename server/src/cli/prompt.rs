@@ -34,6 +34,52 @@ pub(crate) fn ask_line(question: &str) -> Result<String, Failure> {
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 
+/// Bytes of a value that are read at most; the server has a bound of its own.
+const VALUE_BYTES_MAX: u64 = 1 << 20;
+
+/// Where the value of a secret comes from.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[group(multiple = false)]
+pub(crate) struct ValueSource {
+    /// Read the value from this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) value_file: Option<std::path::PathBuf>,
+    /// Read the value from standard input
+    #[arg(long)]
+    pub(crate) value_stdin: bool,
+}
+
+impl ValueSource {
+    /// The value: from the file, from standard input, or typed without being shown.
+    pub(crate) fn read(&self, question: &str) -> Result<Secret, Failure> {
+        match (&self.value_file, self.value_stdin) {
+            (Some(path), _) => {
+                let name = path.display().to_string();
+                let file = std::fs::File::open(path);
+                let file = file.map_err(|error| Failure::usage(format!("cannot read {name}")).because(&error))?;
+                value_from(file, &name)
+            }
+            (None, true) => value_from(io::stdin().lock(), "standard input"),
+            (None, false) => typed(question, ["--value-file FILE", "--value-stdin"]),
+        }
+    }
+}
+
+/// All of it. The end of a line that a tool puts behind one line is no part of the value; a key of several lines keeps it.
+fn value_from(reader: impl io::Read, name: &str) -> Result<Secret, Failure> {
+    let mut text = String::new();
+    let failed = |error: io::Error| Failure::usage(format!("cannot read {name}")).because(&error);
+    reader.take(VALUE_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
+    if text.len() as u64 > VALUE_BYTES_MAX {
+        return Err(Failure::usage(format!("cannot take a secret from {name}"))
+            .why(format!("it is longer than {VALUE_BYTES_MAX} bytes")));
+    }
+    if text.lines().count() <= 1 {
+        text.truncate(text.trim_end_matches(['\r', '\n']).len());
+    }
+    Ok(Secret::new(text))
+}
+
 /// Where a secret comes from.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[group(multiple = false)]
@@ -52,14 +98,16 @@ impl PasswordSource {
         match (&self.password_file, self.password_stdin) {
             (Some(path), _) => secret_file(path),
             (None, true) => secret_from(io::stdin().lock(), "standard input"),
-            (None, false) => typed(question),
+            (None, false) => typed(question, PASSWORD_OPTIONS),
         }
     }
 
     /// The same for a new password: typed twice.
     pub(crate) fn read_new(&self) -> Result<Secret, Failure> {
         let first = self.read("New password: ")?;
-        if self.password_file.is_none() && !self.password_stdin && typed("The same again: ")?.expose() != first.expose()
+        if self.password_file.is_none()
+            && !self.password_stdin
+            && typed("The same again: ", PASSWORD_OPTIONS)?.expose() != first.expose()
         {
             return Err(Failure::usage("cannot take the password").why("the two are not the same"));
         }
@@ -67,13 +115,15 @@ impl PasswordSource {
     }
 }
 
-fn typed(question: &str) -> Result<Secret, Failure> {
+/// How a password is given where nobody can be asked.
+const PASSWORD_OPTIONS: [&str; 2] = ["--password-file FILE", "--password-stdin"];
+
+fn typed(question: &str, options: [&str; 2]) -> Result<Secret, Failure> {
     if !is_interactive() {
-        return Err(Failure::usage("cannot ask for a password without a terminal")
-            .next("--password-file FILE")
-            .next("--password-stdin"));
+        let failure = Failure::usage("cannot ask for a secret without a terminal");
+        return Err(options.into_iter().fold(failure, Failure::next));
     }
-    let failed = |error: io::Error| Failure::new(Exit::Unexpected, "cannot read the password").because(&error);
+    let failed = |error: io::Error| Failure::new(Exit::Unexpected, "cannot read the secret").because(&error);
     let terminal = console::Term::stderr();
     terminal.write_str(question).map_err(failed)?;
     Ok(Secret::new(terminal.read_secure_line().map_err(failed)?))
@@ -108,6 +158,14 @@ fn secret_from(reader: impl io::Read, name: &str) -> Result<Secret, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_value_is_all_there_is_but_the_end_of_a_single_line() {
+        let read = |text: &str| value_from(text.as_bytes(), "x").unwrap().expose().to_owned();
+        assert_eq!((read("t0ken\r\n").as_str(), read(" t0ken").as_str()), ("t0ken", " t0ken"));
+        assert_eq!(read("a key\nof lines\n"), "a key\nof lines\n");
+        assert!(value_from(io::repeat(b'x'), "x").is_err());
+    }
 
     #[test]
     fn a_secret_is_the_first_line_and_not_empty() {

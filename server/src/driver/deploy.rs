@@ -52,7 +52,7 @@ pub(super) struct Running {
 impl Drivers {
     /// Tells the containers of this Windlass from those of another one on the same engine.
     fn instance(&self) -> String {
-        hex::encode(&self.app.keys().mac("instance", &[])[..6])
+        self.app.instance().to_owned()
     }
 
     fn labels_of(&self, environment: Environment, service: &ServiceName) -> BTreeMap<String, String> {

@@ -11,6 +11,7 @@ pub mod model;
 pub mod releases;
 pub mod rollouts;
 pub mod runs;
+pub mod secrets;
 pub mod server;
 pub mod services;
 #[cfg(test)]

@@ -74,6 +74,8 @@ named! {
     OfToken, "id";
     /// The session's id that the path names.
     OfSession, "id";
+    /// The secret's name that the path names.
+    OfSecret, "secret";
 }
 
 macro_rules! numbered {

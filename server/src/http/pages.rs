@@ -10,6 +10,7 @@ pub mod mailbox;
 pub mod rollouts;
 pub mod runs;
 pub mod search;
+pub mod secrets;
 pub mod services;
 pub mod session;
 #[cfg(test)]

@@ -16,7 +16,7 @@ use utoipa_axum::{router::UtoipaMethodRouter, routes as docs};
 
 use super::{
     access::{Access, admit, identify, is_https},
-    api::{accounts, board, login, logs, releases, rollouts, runs, server, services},
+    api::{accounts, board, login, logs, releases, rollouts, runs, secrets, server, services},
     events, openapi, pages,
     problem::Problem,
     remote::locate,
@@ -201,6 +201,12 @@ fn delivery_pages(routes: Routes) -> Routes {
         .add(GET, "/services/{service}", ALL, get(pages::services::show_service))
         .add(GET, "/services/{service}/edit", OPERATOR, get(pages::services::show_service_edit))
         .add(POST, "/services/{service}/edit", OPERATOR, post(pages::services::update_service))
+        .add(GET, "/services/{service}/secrets", ALL, get(pages::secrets::show_secrets))
+        .add(POST, "/services/{service}/secrets", OPERATOR, post(pages::secrets::set_secret))
+        .add(POST, "/services/{service}/secrets/{secret}/remove", OPERATOR, post(pages::secrets::remove_secret))
+        .add(GET, "/secrets", OPERATOR, get(pages::secrets::show_shared_secrets))
+        .add(POST, "/secrets", OPERATOR, post(pages::secrets::set_shared_secret))
+        .add(POST, "/secrets/{secret}/remove", OPERATOR, post(pages::secrets::remove_shared_secret))
         .add(POST, "/services/{service}/runs", ALL, post(pages::services::start_run))
         .add(POST, "/services/{service}/rollback", MANAGER, post(pages::services::rollback_service))
         .add(GET, "/services/{service}/runs/{number}", ALL, get(pages::runs::show_run))
@@ -246,6 +252,12 @@ fn delivery_api(routes: Routes) -> Routes {
         .api(GET, "/api/v1/services/{service}/status", ALL, docs!(board::show_status))
         .api(POST, "/api/v1/services/{service}/poll", ALL, docs!(services::poll_service))
         .api(GET, "/api/v1/services/{service}/deliveries", ALL, docs!(services::list_deliveries))
+        .api(GET, "/api/v1/services/{service}/secrets", ALL, docs!(secrets::list_secrets))
+        .api(Method::PUT, "/api/v1/services/{service}/secrets/{secret}", OPERATOR, docs!(secrets::set_secret))
+        .api(Method::DELETE, "/api/v1/services/{service}/secrets/{secret}", OPERATOR, docs!(secrets::remove_secret))
+        .api(GET, "/api/v1/secrets", OPERATOR, docs!(secrets::list_shared_secrets))
+        .api(Method::PUT, "/api/v1/secrets/{secret}", OPERATOR, docs!(secrets::set_shared_secret))
+        .api(Method::DELETE, "/api/v1/secrets/{secret}", OPERATOR, docs!(secrets::remove_shared_secret))
         .api(POST, "/api/v1/lint", ALL, docs!(services::lint_pipeline))
         .api(GET, "/api/v1/services/{service}/runs", ALL, docs!(runs::list_runs))
         .api(POST, "/api/v1/services/{service}/runs", ALL, docs!(runs::start_run))

@@ -22,6 +22,7 @@ pub mod run;
 #[cfg(test)]
 mod samples;
 pub mod search;
+pub mod secrets;
 pub mod service;
 pub mod services;
 #[cfg(test)]
@@ -120,6 +121,7 @@ pub struct UserBadge {
 pub enum Section {
     Board,
     Services,
+    Secrets,
     Accounts,
     Mailbox,
     None,
@@ -144,6 +146,8 @@ pub struct PageContext {
     pub path: String,
     /// What the server is reached by from outside, without a slash at its end.
     pub base_url: String,
+    /// The menu shows the shared secrets.
+    pub shows_secrets: bool,
     /// The menu shows the accounts.
     pub shows_accounts: bool,
     /// The menu shows the folder that mails are written to (demo).

@@ -1,6 +1,8 @@
 //! The [`Store`] on an embedded engine: which noun lies in which table under which key, and which records one change
 //! writes together. Values are JSON in a versioned envelope. Not here: files and flushes (`engine`).
 
+mod secrets;
+
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
@@ -9,7 +11,7 @@ use std::sync::{
 use pipelines::{
     approval::Approval,
     effect::{Effect, PendingEffect},
-    ids::{Digest, ReleaseId, RolloutId, RunId, ServiceName},
+    ids::{Digest, ReleaseId, RolloutId, RunId, SecretName, ServiceName},
     journal::{ENTRY_VERSION, Entry},
     release::Release,
     rollout::Rollout,
@@ -20,8 +22,8 @@ use pipelines::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
-    Account, Delivery, DeliveryId, DeliveryState, EffectsChanged, NewDelivery, NewEntry, Page, Recorded, SealedSecrets,
-    SeenRef, Session, Store, StoreError, Stored, Token, TrainChange,
+    Account, Delivery, DeliveryId, DeliveryState, EffectsChanged, NamedSecret, NewDelivery, NewEntry, Page, Recorded,
+    SealedAnew, SealedSecrets, SecretScope, SecretUse, SeenRef, Session, Store, StoreError, Stored, Token, TrainChange,
     engine::{Batch, Direction, Engine, KeyRange, Table},
 };
 
@@ -409,6 +411,42 @@ impl Store for EmbeddedStore {
 
     fn service_secrets(&self, name: &ServiceName) -> Result<Option<SealedSecrets>, StoreError> {
         self.get(SECRETS, name.as_str().as_bytes())
+    }
+
+    fn secret(&self, scope: &SecretScope, name: &SecretName) -> Result<Option<NamedSecret>, StoreError> {
+        self.named_secret(scope, name)
+    }
+
+    fn secrets(&self, scope: &SecretScope) -> Result<Vec<NamedSecret>, StoreError> {
+        self.named_secrets(scope)
+    }
+
+    fn secret_use(&self, scope: &SecretScope, name: &SecretName) -> Result<Option<SecretUse>, StoreError> {
+        self.named_secret_use(scope, name)
+    }
+
+    fn secret_put(&self, secret: &NamedSecret, entry: NewEntry) -> Stored<()> {
+        self.send(self.named_secret_put(secret, entry))
+    }
+
+    fn secret_delete(&self, scope: &SecretScope, name: &SecretName, entry: NewEntry) -> Stored<()> {
+        self.send(self.named_secret_delete(scope, name, entry))
+    }
+
+    fn secrets_used(&self, secrets: &[(SecretScope, SecretName)], last: &SecretUse) -> Stored<()> {
+        self.send(self.named_secrets_used(secrets, last))
+    }
+
+    fn seal_anew(&self, sealed: &SealedAnew) -> Stored<()> {
+        self.send(self.sealed_anew(sealed))
+    }
+
+    fn instance(&self) -> Result<Option<String>, StoreError> {
+        self.own_instance()
+    }
+
+    fn instance_set(&self, instance: &str) -> Stored<()> {
+        self.send(self.own_instance_put(instance))
     }
 
     fn train(&self, name: &ServiceName) -> Result<Option<Train>, StoreError> {

@@ -1,7 +1,11 @@
 //! Records that belong to the server and not to the delivery domain: hooks, refs, accounts, sessions, tokens, sealed
 //! secrets. Not here: how they are stored.
 
-use pipelines::{ids::ServiceName, time::UnixMs, trigger::Trigger};
+use pipelines::{
+    ids::{RunId, SecretName, ServiceName},
+    time::UnixMs,
+    trigger::Trigger,
+};
 use serde::{Deserialize, Serialize};
 
 /// Place of a hook among all hooks, counted from 1.
@@ -115,6 +119,55 @@ pub struct Sealed {
     pub text: String,
     /// When it was set.
     pub set_at: UnixMs,
+}
+
+/// Who a secret is for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "scope")]
+pub enum SecretScope {
+    /// The runs of one service.
+    Service {
+        /// Which.
+        service: ServiceName,
+    },
+    /// The runs of all services, or of those that the secret names.
+    Shared,
+}
+
+impl SecretScope {
+    /// The service, if it is for one.
+    #[must_use]
+    pub fn service(&self) -> Option<&ServiceName> {
+        match self {
+            Self::Service { service } => Some(service),
+            Self::Shared => None,
+        }
+    }
+}
+
+/// A secret that steps can name. Only the server opens it, and only for a run that may have it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedSecret {
+    /// Who it is for.
+    pub scope: SecretScope,
+    /// Its name.
+    pub name: SecretName,
+    /// A shared one: for which services, sorted; empty: for all.
+    #[serde(default)]
+    pub services: Vec<ServiceName>,
+    /// Its value, and when it was set.
+    pub sealed: Sealed,
+    /// Who set it.
+    pub set_by: String,
+}
+
+/// When a secret was handed out last. A record of its own: it changes while the secret is being set anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretUse {
+    /// To which run.
+    pub run: RunId,
+    /// When.
+    pub at: UnixMs,
 }
 
 /// What an account may do. Each role may do what the ones before it may.

@@ -46,6 +46,13 @@ impl Api {
         Ok((status, value))
     }
 
+    /// A page as it is written.
+    pub(crate) async fn page(&self, path: &str) -> Result<String> {
+        let answer = self.http.get(format!("{}{path}", self.base)).bearer_auth(&self.token).send().await?;
+        ensure!(answer.status().is_success(), "{path} was answered {}", answer.status());
+        Ok(answer.text().await?)
+    }
+
     /// Reads what must be there.
     pub(crate) async fn get(&self, path: &str) -> Result<Value> {
         self.until(path, "it", |value| Some(value.clone())).await

@@ -406,3 +406,39 @@ async fn after_a_crash_of_the_runner_steps_are_adopted_and_a_build_is_visibly_st
     assert!(yard.containers(&label)?.is_empty());
     Ok(())
 }
+
+#[tokio::test]
+async fn a_value_that_a_step_was_given_stays_hidden_when_the_secret_is_set_anew() -> Result<()> {
+    if !require(&[Part::Docker, Part::Registry, Part::Gitea]) {
+        return Ok(());
+    }
+    let yard = Yard::open().await?;
+    let file = format!(
+        "{OWN}steps:\n\
+         - name: long\n  image: busybox:1.36\n  secrets: [{{name: TOKEN, as: WORD}}]\n  commands:\n\
+         \x20 - echo first $WORD\n\
+         \x20 - until [ -e go ]; do echo waiting >&2; sleep 0.2; done\n\
+         \x20 - echo then $WORD; echo $WORD > kept\n\
+         - name: next\n  image: busybox:1.36\n  secrets: [TOKEN]\n  commands: [cat kept, echo now $TOKEN, exit 3]\n"
+    );
+    let commit = yard.push(&[(".windlass.yaml", &file), ("Dockerfile", "FROM busybox:1.36\n")])?;
+    let (job, before, after) = (yard.job(&commit)?, "value-of-before", "set-anew-meanwhile");
+    let run = job.run.clone();
+    yard.desk.set_secret("TOKEN", before);
+    yard.desk.give(job);
+    let crew = yard.crew()?;
+    yard.desk.line(&run, "long", "first ***").await?;
+    drop(crew);
+    // What the step printed is read again from the first line, by a runner that is given another value.
+    yard.desk.set_secret("TOKEN", after);
+    let _crew = yard.crew()?;
+    std::fs::write(yard.state.path().join(format!("runner/runs/{run}/workspace/go")), "")?;
+    let end = yard.desk.end_of(&run).await?;
+    assert!(matches!(end, Report::Failed { blame: Blame::Code, .. }), "{end:?}");
+    let logs = yard.desk.log_text(&run);
+    for line in ["long| first ***", "long| then ***", "next| ***", "next| now ***"] {
+        assert!(logs.lines().any(|found| found == line), "{line} is missing: {logs}");
+    }
+    assert!(!logs.contains(before) && !logs.contains(after), "{logs}");
+    Ok(())
+}

@@ -1,11 +1,11 @@
 //! The rules of `steps`: each step, unique names, and an order without cycles.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::definition::diagnostic::{Code, Diagnostic, Place};
-use crate::definition::model::{Event, OnFailure, Step, When};
-use crate::definition::names::{Glob, StepName};
-use crate::definition::reader::{Fields, Lint, Shape};
+use crate::definition::model::{Event, OnFailure, SecretUse, Step, When};
+use crate::definition::names::{Glob, StepName, VariableName};
+use crate::definition::reader::{Fields, Lint, NamedSecret, Shape};
 use crate::definition::tree::{Content, Entry, Node};
 use crate::definition::units::TimeSpan;
 use crate::definition::value::{nearest, quote};
@@ -16,6 +16,7 @@ const STEPS_MAX: usize = 100;
 const COMMANDS_MAX: usize = 500;
 const VARIABLES_MAX: usize = 200;
 const VARIABLE_MAX_BYTES: usize = 32 * 1024;
+const SECRETS_MAX: usize = 50;
 const PATTERNS_MAX: usize = 50;
 
 /// Names that the run itself uses for its stations; a step of that name could not be told from them.
@@ -23,7 +24,7 @@ const RESERVED: [&str; 3] = ["checkout", "image", "push"];
 
 pub(in crate::definition) const STEP: Shape = Shape {
     what: "a step",
-    keys: &["name", "image", "commands", "environment", "timeout", "when", "depends_on", "failure"],
+    keys: &["name", "image", "commands", "environment", "secrets", "timeout", "when", "depends_on", "failure"],
     later: &[
         ("retry", LATER_STEP),
         ("cache", "remove it; the workspace is shared by all steps, and image layers are cached"),
@@ -31,7 +32,6 @@ pub(in crate::definition) const STEP: Shape = Shape {
         ("matrix", "remove it; until it works, write one step for each combination"),
         ("services", "remove it; until it works, start what the tests need inside of the step"),
         ("labels", "remove it; until it works, every runner takes every run"),
-        ("secrets", "remove it; until it works, do what needs a secret outside of the run"),
         ("settings", "remove it; write `commands`"),
         ("volumes", "remove it; steps share the workspace and nothing of the machine"),
         ("privileged", "remove it; steps never run privileged"),
@@ -40,6 +40,11 @@ pub(in crate::definition) const STEP: Shape = Shape {
         ("directory", "remove it; write `cd folder` as the first command"),
         ("pull", "remove it; an image is pulled where it is not there"),
     ],
+};
+pub(in crate::definition) const SECRET_USE: Shape = Shape {
+    what: "a secret",
+    keys: &["name", "as"],
+    later: &[("value", "remove it; the file is readable by all: set the value with `windlass secret set`")],
 };
 pub(in crate::definition) const WHEN: Shape = Shape {
     what: "`when`",
@@ -107,13 +112,18 @@ fn step(lint: &mut Lint, node: &Node) -> Option<Draft> {
     let commands = lint
         .required(&fields, "commands", &label, "write what is to be done, such as `commands: [npm ci, npm test]`")
         .map(|entry| commands(lint, entry));
+    let mut uses = Vec::new();
     let environment = fields
         .get("environment")
         .map(|entry| {
             reserved_variables(lint, entry);
-            lint.variables(&entry.value, "environment", VARIABLES_MAX, VARIABLE_MAX_BYTES)
+            lint.variables(&entry.value, "environment", (VARIABLES_MAX, VARIABLE_MAX_BYTES), Some(&mut uses))
         })
         .unwrap_or_default();
+    if let Some(entry) = fields.get("secrets") {
+        uses.extend(secrets(lint, &entry.value));
+    }
+    one_secret_per_variable(lint, &uses, &environment);
     let day = TimeSpan::from_secs(24 * 3600);
     let timeout = time_span(lint, &fields, "timeout", TimeSpan::from_secs(1)..=day);
     let when = fields.get("when").and_then(|entry| when(lint, entry));
@@ -127,6 +137,7 @@ fn step(lint: &mut Lint, node: &Node) -> Option<Draft> {
             image,
             commands,
             environment,
+            secrets: uses.into_iter().map(|(secret, _)| secret).collect(),
             timeout,
             when,
             depends_on: Vec::new(),
@@ -166,17 +177,91 @@ fn commands(lint: &mut Lint, entry: &Entry) -> Vec<String> {
     commands.into_iter().map(|(command, _)| command).collect()
 }
 
+/// Names, or names with the variable that is to hold the secret.
+fn secrets(lint: &mut Lint, node: &Node) -> Vec<(SecretUse, Place)> {
+    let items = match &node.content {
+        Content::List(items) if items.len() > SECRETS_MAX => {
+            lint.too_many(node, "secrets", SECRETS_MAX);
+            return Vec::new();
+        }
+        Content::List(items) => items.as_slice(),
+        Content::Map(_) => {
+            let help = "write a list, such as `[DEPLOY_TOKEN, {name: NPM_TOKEN, as: TOKEN}]`";
+            lint.wrong_type(node, "secrets", "a list", help);
+            return Vec::new();
+        }
+        Content::Scalar(..) | Content::Refused => std::slice::from_ref(node),
+    };
+    items.iter().filter_map(|item| secret(lint, item).map(|secret| (secret, item.place))).collect()
+}
+
+fn secret(lint: &mut Lint, node: &Node) -> Option<SecretUse> {
+    let Content::Map(_) = node.content else {
+        let NamedSecret(name) = lint.text(node, "secrets")?;
+        return Some(SecretUse { name, variable: None });
+    };
+    let fields = lint.fields(node, node.place, &SECRET_USE)?;
+    let name = lint.required(&fields, "name", SECRET_USE.what, "write the name under which it is set on the server");
+    let name = name.and_then(|entry| lint.text::<NamedSecret>(&entry.value, "name"));
+    let variable = fields.get("as").and_then(|entry| {
+        let variable: VariableName = lint.text(&entry.value, "as")?;
+        is_free(lint, variable.as_str(), entry.value.place).then_some(variable)
+    });
+    name.map(|NamedSecret(name)| SecretUse { name, variable })
+}
+
+fn one_secret_per_variable(lint: &mut Lint, uses: &[(SecretUse, Place)], environment: &BTreeMap<VariableName, String>) {
+    let mut seen: HashMap<&str, (u32, &SecretUse)> = HashMap::new();
+    for (secret, place) in uses {
+        let variable = secret.variable();
+        let message = match seen.get(variable) {
+            Some((_, other)) if other.name == secret.name => {
+                format!("the secret {} is written twice", quote(secret.name.as_str()))
+            }
+            Some((_, other)) => format!(
+                "{} would hold two secrets, {} and {}",
+                quote(variable),
+                quote(other.name.as_str()),
+                quote(secret.name.as_str())
+            ),
+            None if environment.keys().any(|name| name.as_str() == variable) => {
+                let message = format!("{} is a secret and stands in `environment` too", quote(variable));
+                lint.report(
+                    Diagnostic::error(Code::Conflict, *place, message)
+                        .help("remove one of them, or name another variable with `as`"),
+                );
+                continue;
+            }
+            None => {
+                seen.insert(variable, (place.line, secret));
+                continue;
+            }
+        };
+        let line = seen.get(variable).map_or(place.line, |(line, _)| *line);
+        lint.report(
+            Diagnostic::error(Code::DuplicateName, *place, message)
+                .why(format!("the other one stands on line {line}"))
+                .help("remove one of them, or name another variable with `as`"),
+        );
+    }
+}
+
 fn reserved_variables(lint: &mut Lint, entry: &Entry) {
     let Content::Map(variables) = &entry.value.content else { return };
     for variable in variables {
-        if variable.key == "CI" || variable.key.starts_with("CI_") {
-            let message = format!("{} is set by Windlass", quote(&variable.key));
-            lint.report(
-                Diagnostic::error(Code::Conflict, variable.place, message)
-                    .help("choose a name that does not start with `CI_`"),
-            );
-        }
+        is_free(lint, &variable.key, variable.place);
     }
+}
+
+fn is_free(lint: &mut Lint, variable: &str, place: Place) -> bool {
+    let is_reserved = variable == "CI" || variable.starts_with("CI_");
+    if is_reserved {
+        let message = format!("{} is set by Windlass", quote(variable));
+        lint.report(
+            Diagnostic::error(Code::Conflict, place, message).help("choose a name that does not start with `CI_`"),
+        );
+    }
+    !is_reserved
 }
 
 fn when(lint: &mut Lint, entry: &Entry) -> Option<When> {

@@ -215,6 +215,19 @@ impl Engine {
         Ok(StepEnd { exit, adopted: true, started_at_ms, finished_at_ms })
     }
 
+    /// The environment that the container of a step was made with; none where there is no such container. After a restart
+    /// it says which values the step was given, whatever they are by now.
+    ///
+    /// # Errors
+    /// Infrastructure only.
+    pub async fn step_environment(&self, name: &str) -> Result<Option<BTreeMap<String, String>>, DockerError> {
+        let Some(found) = self.inspect(name).await? else { return Ok(None) };
+        let variables = found.config.and_then(|config| config.env).unwrap_or_default();
+        let split =
+            |variable: String| variable.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Ok(Some(variables.into_iter().filter_map(split).collect()))
+    }
+
     async fn create_step(&self, step: &StepContainer) -> Result<(), DockerError> {
         step.limits.check()?;
         let body = ContainerCreateBody {

@@ -8,6 +8,7 @@ mod log;
 mod release;
 mod rollout;
 mod run;
+mod secret;
 mod service;
 
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,7 @@ pub use log::{Event, LogHit, LogLine, LogSearch, LogWindow};
 pub use release::{Approval, Change, Claim, Decide, Decision, NextReminder, Release, Rollback, Undelivered};
 pub use rollout::{Check, Judgement, Measured, Rollout, RolloutAct, RolloutVerb, Sample, Share, Stage};
 pub use run::{Cancel, NewRun, QueuePlace, Run, Step};
+pub use secret::{NamedSecret, SecretInput};
 pub use service::{Credential, CredentialKind, Delivery, Diagnostic, Lint, LintReport, Service, ServiceInput};
 
 /// The version of these shapes. A change that would break a program makes a new one.
@@ -48,6 +50,7 @@ kinds!(
     LogSearch,
     LogWindow,
     LoginToken,
+    NamedSecret,
     PendingEffect,
     Release,
     Rollout,

@@ -70,6 +70,7 @@ impl FromRequestParts<Arc<App>> for Visit {
             needs_you,
             path,
             base_url: app.config.public_url.clone(),
+            shows_secrets: caller.as_ref().is_some_and(|caller| caller.may(Role::Operator)),
             shows_accounts: caller.as_ref().is_some_and(|caller| caller.may(Role::Admin)),
             shows_mailbox: app.config.mail.folder.is_some()
                 && caller.as_ref().is_some_and(|caller| caller.may(Role::Operator)),

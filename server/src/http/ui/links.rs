@@ -17,6 +17,8 @@ pub const SIGN_IN: &str = "/sign-in";
 pub const SIGN_OUT: &str = "/sign-out";
 /// The accounts (GET, POST adds one).
 pub const ACCOUNTS: &str = "/accounts";
+/// The shared secrets (GET, POST sets one).
+pub const SECRETS: &str = "/secrets";
 /// The person's own account: password and tokens.
 pub const ME: &str = "/me";
 /// The folder that mails are written to.
@@ -36,6 +38,11 @@ pub fn service(name: &str) -> String {
 /// The form to edit a service (GET, POST).
 pub fn service_edit(name: &str) -> String {
     format!("/services/{name}/edit")
+}
+
+/// The secrets of a service (GET, POST sets one).
+pub fn service_secrets(name: &str) -> String {
+    format!("/services/{name}/secrets")
 }
 
 /// Starts a run by hand (POST).

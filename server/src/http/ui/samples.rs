@@ -41,6 +41,7 @@ pub(super) fn context(lang: Lang) -> PageContext {
         needs_you: 2,
         path: String::from("/"),
         base_url: String::from("https://windlass.example.com"),
+        shows_secrets: true,
         shows_accounts: true,
         shows_mailbox: true,
     }
@@ -93,6 +94,8 @@ pub(super) fn pages(lang: Lang) -> Vec<(String, Written)> {
         (s("registered"), services::registered().render(&ctx)),
         (s("sign-in"), services::sign_in().render(&visitor)),
         (s("accounts"), services::accounts().render(&ctx)),
+        (s("secrets"), services::secrets().render(&ctx)),
+        (s("secrets-shared"), services::shared_secrets().render(&ctx)),
         (s("me"), services::me().render(&ctx)),
         (s("mailbox"), mails::mailbox(lang).render(&ctx)),
         (s("search"), services::search().render(&ctx)),

@@ -244,6 +244,10 @@ impl ServiceView {
         links::service_run(&self.name)
     }
 
+    fn secrets_href(&self) -> String {
+        links::service_secrets(&self.name)
+    }
+
     fn edit_href(&self) -> String {
         links::service_edit(&self.name)
     }

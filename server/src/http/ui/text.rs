@@ -8,6 +8,7 @@ mod mail;
 mod nouns;
 mod rollouts;
 mod runs;
+mod secrets;
 mod sentences;
 mod services;
 

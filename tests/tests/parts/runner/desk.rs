@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use pipelines::ids::{Digest, RunId};
-use pipelines::protocol::{Job, LinkError, LogLine, Report, RunnerLink, RunnerRequest, ServerReply};
+use pipelines::ids::{Digest, RunId, SecretName};
+use pipelines::protocol::{Job, LinkError, LogLine, Report, RunnerLink, RunnerRequest, Secret, ServerReply};
+use pipelines::secret::GivenSecret;
 use tokio::sync::Notify;
 
 /// How long anything may take here.
@@ -23,6 +24,7 @@ pub(super) struct Desk {
 struct State {
     runs: BTreeMap<RunId, Entry>,
     images: BTreeMap<String, (RunId, Digest)>,
+    secrets: BTreeMap<String, Secret>,
     /// The runs that the runner said it works on when it last asked for work.
     busy: Vec<RunId>,
 }
@@ -79,6 +81,11 @@ impl Desk {
         self.changed.notify_waiters();
     }
 
+    /// Sets a secret, or sets it anew.
+    pub(super) fn set_secret(&self, name: &str, value: &str) {
+        self.lock().secrets.insert(name.to_owned(), Secret::new(value));
+    }
+
     pub(super) fn cancel(&self, run: &RunId, reason: &str) {
         if let Some(entry) = self.lock().runs.get_mut(run) {
             entry.cancelled = Some(reason.to_owned());
@@ -87,7 +94,7 @@ impl Desk {
 
     fn answer(&self, request: RunnerRequest) -> ServerReply {
         let mut state = self.lock();
-        let State { runs, images, .. } = &mut *state;
+        let State { runs, images, secrets, .. } = &mut *state;
         let reply = match request {
             RunnerRequest::Lease { .. } => ServerReply::NoJob,
             RunnerRequest::Inputs { inputs, .. } => match images.get(inputs.as_str()) {
@@ -108,6 +115,13 @@ impl Desk {
                     entry.standing()
                 }
             },
+            RunnerRequest::Secrets { names, .. } => {
+                let given = |name: SecretName| {
+                    let value = secrets.get(name.as_str())?.clone();
+                    Some(GivenSecret { name, value })
+                };
+                ServerReply::Secrets { given: names.into_iter().filter_map(given).collect(), withheld: None }
+            }
             RunnerRequest::LogPosition { run, step } => {
                 let lines = runs.get(&run).and_then(|entry| entry.logs.get(&step)).map_or(0, Vec::len);
                 ServerReply::LogNext { line: lines as u64 }

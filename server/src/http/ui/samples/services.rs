@@ -6,6 +6,7 @@ use super::super::board::{Action, Next};
 use super::super::error::{ErrorKind, ErrorView};
 use super::super::rollout::Strategy;
 use super::super::search::{Hit, HitKind, SearchView};
+use super::super::secrets::{SecretLine, SecretsView};
 use super::super::service::{
     Became, Current, DeliveryLine, EnvironmentView, HookView, Ignored, ReleaseLine, ReleaseOutcome, ServiceView,
     Signature,
@@ -187,6 +188,36 @@ pub(super) fn registered() -> RegisteredView {
 
 pub(super) fn sign_in() -> SignInView {
     SignInView { next: s("/needs-you"), name: s("admin"), problem: Some(SignInProblem::WrongNameOrPassword) }
+}
+
+pub(super) fn secrets() -> SecretsView {
+    let line = |name: &str, is_own, services: &[&str], last_use| SecretLine {
+        name: s(name),
+        is_own,
+        services: services.iter().map(|name| s(name)).collect(),
+        set_at_ms: NOW - 40 * DAY,
+        set_by: s("admin"),
+        last_use,
+    };
+    SecretsView {
+        service: Some(s("checkout")),
+        secrets: vec![
+            line("DEPLOY_TOKEN", true, &[], Some((s("checkout"), 412, NOW - HOUR))),
+            line("NPM_TOKEN", false, &[], None),
+            line("REPORTS_API_KEY", false, &["checkout", "payments"], None),
+        ],
+        can_set: true,
+        name: String::new(),
+        services: String::new(),
+        problem: None,
+    }
+}
+
+pub(super) fn shared_secrets() -> SecretsView {
+    let mut secrets = secrets().secrets;
+    secrets.remove(0);
+    let problem = Some(s("`npm-token` is not a name of a secret: use letters, digits and underscores"));
+    SecretsView { service: None, secrets, name: s("npm-token\"><b>"), problem, ..self::secrets() }
 }
 
 pub(super) fn accounts() -> AccountsView {
