@@ -61,6 +61,18 @@ effects! {
         /// Not before.
         due_at: UnixMs,
     } = "poll-repository",
+    /// Look at the commit of a held run: what it would do.
+    InspectRun {
+        /// Which.
+        run: RunId,
+    } = "inspect-run",
+    /// The time for a word on a held run is over.
+    ExpireHold {
+        /// Which.
+        run: RunId,
+        /// Not before.
+        due_at: UnixMs,
+    } = "expire-hold",
     /// A runner executes the run.
     ExecuteRun {
         /// Which.
@@ -158,7 +170,9 @@ impl Effect {
             // Of a fixed length: keys sort as the numbers do, and hooks are looked at in the order in which they came.
             Self::ProcessDelivery { delivery, .. } => format!("{word}/{delivery:020}"),
             Self::PollRepository { service, .. } => format!("{word}/{service}"),
-            Self::ExecuteRun { run } => format!("{word}/{run}"),
+            Self::ExecuteRun { run } | Self::InspectRun { run } | Self::ExpireHold { run, .. } => {
+                format!("{word}/{run}")
+            }
             Self::DeployTest { release } | Self::Promote { release } => format!("{word}/{release}"),
             Self::SendApprovalMail { release, round, tester, reminder: None } => {
                 format!("{word}/{release}/{round}/{tester}")
@@ -185,11 +199,14 @@ impl Effect {
         let lane = match self {
             // A hook and a poll that see the same commit at once would both make a run of it.
             Self::ProcessDelivery { .. } | Self::PollRepository { .. } => "refs",
+            // They fetch into one mirror, and a stranger decides how many there are.
+            Self::InspectRun { .. } => "inspect",
             // Each removes what the other has just started.
             Self::DeployTest { .. } => "test",
             // A revision that is still starting when it is drained would leave containers behind.
             Self::StartRevision { .. } | Self::DrainRevision { .. } => "production",
             Self::ExecuteRun { .. }
+            | Self::ExpireHold { .. }
             | Self::SendApprovalMail { .. }
             | Self::SendCodeMail { .. }
             | Self::RemindTesters { .. }
@@ -208,6 +225,7 @@ impl Effect {
             Self::PollRepository { due_at, .. }
             | Self::RemindTesters { due_at, .. }
             | Self::ExpireApproval { due_at, .. }
+            | Self::ExpireHold { due_at, .. }
             | Self::Measure { due_at, .. } => *due_at,
             _ => UnixMs(0),
         }
@@ -218,7 +236,7 @@ impl Effect {
     pub fn service(&self) -> &ServiceName {
         match self {
             Self::ProcessDelivery { service, .. } | Self::PollRepository { service, .. } => service,
-            Self::ExecuteRun { run } => &run.service,
+            Self::ExecuteRun { run } | Self::InspectRun { run } | Self::ExpireHold { run, .. } => &run.service,
             Self::DeployTest { release }
             | Self::SendApprovalMail { release, .. }
             | Self::SendCodeMail { release, .. }
@@ -248,6 +266,15 @@ pub struct PendingEffect {
     pub not_before: UnixMs,
     /// What the last failed try said.
     pub last_error: Option<String>,
+}
+
+impl PendingEffect {
+    /// Whether `other` is the same asking, whatever its tries. The number alone does not say so: one that was given to a
+    /// change without a line in the journal is given again after a restart.
+    #[must_use]
+    pub fn is_same_asking(&self, other: &Self) -> bool {
+        (self.asked_by, self.asked_at) == (other.asked_by, other.asked_at) && self.effect == other.effect
+    }
 }
 
 #[cfg(test)]

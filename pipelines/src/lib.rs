@@ -6,6 +6,7 @@ pub mod approval;
 pub mod definition;
 pub mod effect;
 pub mod errors;
+pub mod hold;
 pub mod ids;
 pub mod journal;
 pub mod plan;

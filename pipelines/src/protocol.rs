@@ -289,6 +289,13 @@ pub struct JobBounds {
     pub step_pids: u32,
     /// Bytes of all secrets that the steps of a run name.
     pub secret_bytes_per_run_max: usize,
+    /// Bytes on the disk that a run's workspace and what a step writes into its container may take together. They are
+    /// measured while the step runs, so a fast one gets a little further; a single file is cut at this size at once.
+    pub step_disk_bytes: u64,
+    /// Files and folders in a run's workspace.
+    pub step_files_max: u64,
+    /// Time between two such measurements, in milliseconds.
+    pub step_disk_check_ms: u64,
     /// Bytes of a checked out tree.
     pub checkout_bytes_max: u64,
     /// Files in a checked out tree.
@@ -308,6 +315,9 @@ impl Default for JobBounds {
             step_cpu_milli: 2_000,
             step_pids: 1_024,
             secret_bytes_per_run_max: 64 << 10,
+            step_disk_bytes: 20 << 30,
+            step_files_max: 1_000_000,
+            step_disk_check_ms: 5_000,
             checkout_bytes_max: 2 << 30,
             checkout_files_max: 200_000,
             parallel_steps_max: 4,
@@ -360,6 +370,8 @@ pub enum Report {
         /// Digest over all inputs.
         inputs: Digest,
     },
+    /// The run ended well and pushed nothing, because it may not.
+    Passed,
     /// The run ended without an image.
     Failed {
         /// Whose failure it is.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     effect::Effect,
+    hold::{HoldBounds, HoldEnd, Proposal},
     ids::{Digest, RunId, RunnerName},
     plan::DeliveryPlan,
     protocol::{Blame, CommitInfo, Report, StepOutcome},
@@ -17,7 +18,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "state")]
 pub enum RunState {
-    /// Recorded, not to be run: the reason says why (a pull request from a fork).
+    /// Waits for a person's word: the reason says why (a pull request from a fork).
     Held {
         /// Why.
         reason: String,
@@ -48,6 +49,13 @@ pub enum RunState {
     },
     /// A person stopped it.
     Cancelled,
+    /// It was held, and is not run: a person declined it, or nobody allowed it in time.
+    Declined {
+        /// Who or what said so.
+        reason: String,
+    },
+    /// It ended well and pushed nothing, because it has no right to (a pull request from a fork).
+    Passed,
 }
 
 impl RunState {
@@ -62,13 +70,20 @@ impl RunState {
             Self::Succeeded { .. } => "succeeded",
             Self::Failed { .. } => "failed",
             Self::Cancelled => "cancelled",
+            Self::Declined { .. } => "declined",
+            Self::Passed => "passed",
         }
     }
 
     /// Whether it is over.
     #[must_use]
     pub fn is_final(&self) -> bool {
-        matches!(self, Self::Held { .. } | Self::Succeeded { .. } | Self::Failed { .. } | Self::Cancelled)
+        match self {
+            Self::Held { .. } | Self::Queued | Self::Running { .. } | Self::Cancelling { .. } => false,
+            Self::Succeeded { .. } | Self::Failed { .. } | Self::Cancelled | Self::Declined { .. } | Self::Passed => {
+                true
+            }
+        }
     }
 }
 
@@ -126,6 +141,12 @@ pub struct Run {
     pub rerun_of: Option<RunId>,
     /// What the person said who stopped it.
     pub cancel_reason: Option<String>,
+    /// What a held run would do, once its commit was looked at.
+    #[serde(default)]
+    pub proposal: Option<Proposal>,
+    /// Who allowed a held run.
+    #[serde(default)]
+    pub allowed_by: Option<String>,
 }
 
 /// What can happen to a run.
@@ -147,6 +168,28 @@ pub enum RunEvent {
         /// What they say.
         reason: String,
     },
+    /// The commit of a held run was looked at.
+    Inspected {
+        /// What it would do.
+        proposal: Box<Proposal>,
+    },
+    /// A person lets a held run go on.
+    Allowed {
+        /// Who.
+        by: String,
+    },
+    /// A person refuses a held run.
+    Declined {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// The waiting of a held run is over without a person.
+    HoldEnded {
+        /// How.
+        end: HoldEnd,
+    },
 }
 
 impl RunEvent {
@@ -156,6 +199,10 @@ impl RunEvent {
         match self {
             Self::Leased { .. } => "run_leased",
             Self::CancelRequested { .. } => "run_cancel_requested",
+            Self::Inspected { .. } => "run_inspected",
+            Self::Allowed { .. } => "run_allowed",
+            Self::Declined { .. } => "run_declined",
+            Self::HoldEnded { .. } => "run_hold_ended",
             Self::Reported { report } => match report {
                 Report::CheckedOut { .. } => "run_checked_out",
                 Report::Prepared { .. } => "run_prepared",
@@ -163,6 +210,7 @@ impl RunEvent {
                 Report::StepFinished { .. } => "run_step_finished",
                 Report::Succeeded { .. } => "run_succeeded",
                 Report::Failed { .. } => "run_failed",
+                Report::Passed => "run_passed",
                 Report::Cancelled => "run_cancelled",
             },
         }
@@ -174,11 +222,10 @@ impl Run {
     #[must_use]
     pub fn new(id: RunId, trigger: Trigger, may_release: bool, rerun_of: Option<RunId>, at: UnixMs) -> Self {
         let state = if trigger.from_fork {
-            RunState::Held { reason: "a pull request from a fork is recorded, not run".into() }
+            RunState::Held { reason: "a pull request from a fork runs only when a person allows it".into() }
         } else {
             RunState::Queued
         };
-        let finished_at = state.is_final().then_some(at);
         Self {
             id,
             trigger,
@@ -186,7 +233,7 @@ impl Run {
             state,
             created_at: at,
             started_at: None,
-            finished_at,
+            finished_at: None,
             commit: None,
             steps: vec![StepRecord::new("checkout".into())],
             plan: None,
@@ -196,14 +243,20 @@ impl Run {
             reused_from: None,
             rerun_of,
             cancel_reason: None,
+            proposal: None,
+            allowed_by: None,
         }
     }
 
     /// The effects that a new run asks for.
     #[must_use]
-    pub fn first_effects(&self) -> Vec<Effect> {
+    pub fn first_effects(&self, hold: &HoldBounds) -> Vec<Effect> {
         match self.state {
             RunState::Queued => vec![Effect::ExecuteRun { run: self.id.clone() }],
+            RunState::Held { .. } => {
+                let due_at = self.created_at.plus_ms(hold.expires_ms);
+                vec![Effect::InspectRun { run: self.id.clone() }, Effect::ExpireHold { run: self.id.clone(), due_at }]
+            }
             _ => Vec::new(),
         }
     }
@@ -250,7 +303,7 @@ impl Run {
                 RunState::Running { runner: owner } | RunState::Cancelling { runner: owner },
                 RunEvent::Leased { runner },
             ) if owner == runner => {}
-            (RunState::Queued, RunEvent::CancelRequested { reason }) => {
+            (RunState::Queued | RunState::Held { .. }, RunEvent::CancelRequested { reason }) => {
                 next.state = RunState::Cancelled;
                 next.cancel_reason = Some(reason.clone());
                 next.finished_at = Some(at);
@@ -260,7 +313,27 @@ impl Run {
                 next.cancel_reason = Some(reason.clone());
             }
             (RunState::Cancelling { .. } | RunState::Cancelled, RunEvent::CancelRequested { .. }) => {}
-            (RunState::Running { .. } | RunState::Cancelling { .. }, RunEvent::Reported { report }) => {
+            (RunState::Held { .. }, RunEvent::Inspected { proposal }) => next.proposal = Some((**proposal).clone()),
+            (RunState::Held { .. }, RunEvent::Allowed { by }) => {
+                next.state = RunState::Queued;
+                next.allowed_by = Some(by.clone());
+                next.finished_at = None;
+            }
+            (RunState::Held { .. }, RunEvent::Declined { by, reason }) => {
+                let said = if reason.trim().is_empty() { String::new() } else { format!(": {}", reason.trim()) };
+                next.state = RunState::Declined { reason: format!("{by} declined it{said}") };
+                next.finished_at = Some(at);
+            }
+            (RunState::Held { .. }, RunEvent::HoldEnded { end }) => {
+                next.state = RunState::Declined { reason: end.reason() };
+                next.finished_at = Some(at);
+            }
+            // Somebody pressed twice.
+            (RunState::Queued | RunState::Running { .. }, RunEvent::Allowed { .. }) if self.allowed_by.is_some() => {}
+            (RunState::Declined { .. }, RunEvent::Declined { .. }) => {}
+            (RunState::Running { .. } | RunState::Cancelling { .. }, RunEvent::Reported { report })
+                if self.may_report(report) =>
+            {
                 next.take_report(report, at);
             }
             // The runner repeats its last report because the answer was lost.
@@ -268,6 +341,7 @@ impl Run {
                 RunState::Succeeded { digest: known },
                 RunEvent::Reported { report: Report::Succeeded { digest, .. } },
             ) if known == digest => {}
+            (RunState::Passed, RunEvent::Reported { report: Report::Passed }) => {}
             (
                 RunState::Failed { .. } | RunState::Cancelled,
                 RunEvent::Reported { report: Report::Failed { .. } | Report::Cancelled },
@@ -275,6 +349,15 @@ impl Run {
             (state, event) => return Err(IllegalTransition::new(&self.id, state.word(), event.word())),
         }
         Ok(next)
+    }
+
+    /// A run that may not push never succeeds with a digest, whatever a runner says; all others never pass without one.
+    fn may_report(&self, report: &Report) -> bool {
+        match report {
+            Report::Succeeded { .. } => self.trigger.may_push(),
+            Report::Passed => !self.trigger.may_push(),
+            _ => true,
+        }
     }
 
     fn take_report(&mut self, report: &Report, at: UnixMs) {
@@ -318,6 +401,10 @@ impl Run {
                 self.tag = Some(tag.clone());
                 self.inputs = Some(inputs.clone());
                 self.reused_from.clone_from(reused_from);
+                self.finished_at = Some(at);
+            }
+            Report::Passed => {
+                self.state = RunState::Passed;
                 self.finished_at = Some(at);
             }
             Report::Failed { blame, reason } => {

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     approval::{Approval, ApprovalEvent, ApprovalRefusal},
     effect::Effect,
+    hold::HoldBounds,
     ids::{ReleaseId, RevisionId, RolloutId, RunId, ServiceName},
     release::{Release, ReleaseEvent},
     rollout::{Rollout, RolloutEvent},
@@ -73,6 +74,9 @@ pub struct Train {
     pub service: ServiceName,
     /// Number of the last run.
     pub last_run: u32,
+    /// Runs that wait for a person's word, oldest first.
+    #[serde(default)]
+    pub held: Vec<u32>,
     /// Number of the last rollout.
     pub last_rollout: u32,
     /// The newest release there ever was.
@@ -113,6 +117,7 @@ impl Train {
         Self {
             service,
             last_run: 0,
+            held: Vec::new(),
             last_rollout: 0,
             newest_release: None,
             newest_rolled_out: None,
@@ -161,6 +166,9 @@ pub enum Event {
         trigger: Trigger,
         /// The run that it repeats.
         rerun_of: Option<RunId>,
+        /// Bounds of the waiting, should it be held.
+        #[serde(default)]
+        hold: HoldBounds,
     },
     /// To a run.
     Run {
@@ -275,7 +283,7 @@ pub fn decide(
 ) -> Result<Change, Refusal> {
     let mut step = Step { service, records, at, change: Change::new(train.clone()) };
     match event {
-        Event::Triggered { trigger, rerun_of } => step.triggered(trigger, rerun_of.clone()),
+        Event::Triggered { trigger, rerun_of, hold } => step.triggered(trigger, rerun_of.clone(), hold)?,
         Event::Run { number, event } => step.on_run(*number, event)?,
         Event::Release { number, event } => step.on_release(*number, event)?,
         Event::Approval { number, event } => step.on_approval(*number, event)?,

@@ -107,6 +107,12 @@ impl Trigger {
         is_ours && !self.from_fork
     }
 
+    /// Whether its run may push an image and be given secrets: nothing that a stranger wrote may.
+    #[must_use]
+    pub fn may_push(&self) -> bool {
+        !self.from_fork
+    }
+
     /// Whether the registered bounds let this become a release: the release branch, or a tag (which the pipeline file's
     /// `on.tags` must then name). A pull request never does. The pipeline file only narrows this.
     #[must_use]

@@ -49,8 +49,11 @@ impl Party {
     #[must_use]
     pub fn of(kind: EffectKind) -> Self {
         match kind {
-            EffectKind::PollRepository => Self::Git,
-            EffectKind::ProcessDelivery | EffectKind::RemindTesters | EffectKind::ExpireApproval => Self::Store,
+            EffectKind::PollRepository | EffectKind::InspectRun => Self::Git,
+            EffectKind::ProcessDelivery
+            | EffectKind::RemindTesters
+            | EffectKind::ExpireApproval
+            | EffectKind::ExpireHold => Self::Store,
             EffectKind::ExecuteRun => Self::Runner,
             EffectKind::DeployTest | EffectKind::StartRevision | EffectKind::DrainRevision => Self::Engine,
             EffectKind::SendApprovalMail | EffectKind::SendCodeMail => Self::Mail,
@@ -114,9 +117,14 @@ pub enum BackCause {
 pub enum Why {
     /// Nothing was pushed since the service was registered.
     NothingPushed,
-    /// The run is recorded and will not be executed.
+    /// The run waits for a person's word.
     RunHeld {
         /// Why.
+        reason: String,
+    },
+    /// The run was held and is not executed.
+    RunDeclined {
+        /// Who or what said so.
         reason: String,
     },
     /// The run waits for a runner.
@@ -362,6 +370,7 @@ impl Why {
         match self {
             Self::NothingPushed => "nothing_pushed",
             Self::RunHeld { .. } => "run_held",
+            Self::RunDeclined { .. } => "run_declined",
             Self::RunQueued { .. } => "run_queued",
             Self::RunRunning { .. } => "run_running",
             Self::RunCancelling { .. } => "run_cancelling",
@@ -400,7 +409,7 @@ impl Why {
     #[must_use]
     pub fn person(&self) -> Person {
         match self {
-            Self::NothingPushed | Self::RunHeld { .. } | Self::RunCancelled { .. } | Self::Expired { .. } => {
+            Self::NothingPushed | Self::RunDeclined { .. } | Self::RunCancelled { .. } | Self::Expired { .. } => {
                 Person::Anyone
             }
             Self::CodeFailed { author, .. } | Self::UnhealthyInTest { author, .. } => Person::Author(author.clone()),
@@ -411,7 +420,9 @@ impl Why {
             Self::AwaitingDecision { testers, .. } => Person::Testers(testers.clone()),
             Self::Claimed { by, .. } => Person::Named(by.clone()),
             Self::BehindClaim { by: Some(by), .. } => Person::Named(by.clone()),
-            Self::Paused { .. } | Self::TooFewRequests { until: None, .. } => Person::ReleaseManager,
+            Self::RunHeld { .. } | Self::Paused { .. } | Self::TooFewRequests { until: None, .. } => {
+                Person::ReleaseManager
+            }
             Self::Rejected { .. } | Self::RolledBack { .. } => Person::Anyone,
             _ => Person::Nobody,
         }

@@ -8,6 +8,8 @@ use pipelines::ids::RunId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::disk::remove_tree;
+
 /// The folder of one run.
 #[derive(Debug, Clone)]
 pub(crate) struct RunFolder {
@@ -52,10 +54,7 @@ impl RunFolder {
 
     /// Removes everything. A folder that is not there is fine.
     pub(crate) fn remove(&self) -> io::Result<()> {
-        match std::fs::remove_dir_all(&self.root) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        remove_tree(&self.root)?;
         // The service's folder goes with its last run.
         if let Some(service) = self.root.parent() {
             std::fs::remove_dir(service).ok();

@@ -48,6 +48,15 @@ struct Work<'a, L> {
     masks: RwLock<Secrets>,
 }
 
+/// How a run ends well.
+#[derive(Debug)]
+enum End {
+    /// With an image in the registry.
+    Pushed(push::Pushed),
+    /// With none, because it may not push.
+    Passed,
+}
+
 /// Why a run does not go on.
 #[derive(Debug)]
 enum Halt {
@@ -130,7 +139,7 @@ const TIDY_OUTPUT: usize = 64;
 const LOST_GRACE: Duration = Duration::from_secs(30);
 
 impl<L: RunnerLink + 'static> Work<'_, L> {
-    async fn run(&self) -> Result<push::Pushed, Halt> {
+    async fn run(&self) -> Result<End, Halt> {
         self.folder.make().map_err(|error| Halt::io("make the run's folder", &error))?;
         let began = match self.folder.note(BEGAN_NOTE).map_err(|error| Halt::io("read a note", &error))? {
             Some(began) => began,
@@ -151,11 +160,14 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
         stations.await
     }
 
-    async fn stations(&self) -> Result<push::Pushed, Halt> {
+    async fn stations(&self) -> Result<End, Halt> {
         let checkout::Prepared { commit, tree_id, definition, base, releases } = self.check_out().await?;
         let mut names = vec![CHECKOUT.to_owned()];
         names.extend(definition.steps.iter().map(|step| step.name.to_string()));
-        names.extend([IMAGE.to_owned(), PUSH.to_owned()]);
+        names.push(IMAGE.to_owned());
+        if self.may_push() {
+            names.push(PUSH.to_owned());
+        }
         let plan = Box::new(base.plan.clone());
         self.link.report(Report::Prepared { steps: names, plan, releases }).await;
         self.go_on()?;
@@ -163,12 +175,20 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
         let inputs = self.unless_stopped(self.inputs(&definition, &base, &tree_id)).await?;
         if let Some(reused) = self.unless_stopped(self.reuse(&inputs, &commit)).await? {
             self.skip_all(&definition, &reused.reason).await;
-            return Ok(reused.pushed);
+            return Ok(End::Pushed(reused.pushed));
         }
         let given = self.unless_stopped(self.given_secrets(&definition)).await?;
         self.run_steps(&definition, &given, &commit).await?;
         let built = self.build(&definition, &base, &inputs, &commit).await?;
-        self.push(&built, &inputs, &commit).await
+        if !self.may_push() {
+            return Ok(End::Passed);
+        }
+        self.push(&built, &inputs, &commit).await.map(End::Pushed)
+    }
+
+    /// What a stranger wrote ends without a push, leaves no image that others might use, and takes none of theirs.
+    fn may_push(&self) -> bool {
+        self.job.trigger.may_push()
     }
 
     /// What is hidden in logs by now.
@@ -201,12 +221,14 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
         self.link.report(Report::StepFinished { step: step.to_owned(), at: now(), outcome }).await;
     }
 
-    fn last_report(&self, end: Result<push::Pushed, Halt>) -> Report {
+    fn last_report(&self, end: Result<End, Halt>) -> Report {
         match (end, self.link.control.reason()) {
             // The push won the race against a cancel.
-            (Ok(pushed), _) => pushed.report(),
+            (Ok(End::Pushed(pushed)), _) => pushed.report(),
+            (Ok(End::Passed), None) => Report::Passed,
+            (Ok(End::Passed), Some(StopReason::Cancelled(_))) => Report::Cancelled,
             (Err(_), Some(StopReason::Cancelled(_))) => Report::Cancelled,
-            (Err(_), Some(StopReason::TimedOut)) => {
+            (_, Some(StopReason::TimedOut)) => {
                 let minutes = self.job.bounds.run_timeout_ms.div_ceil(60_000);
                 let reason = format!("the run took longer than its limit of {minutes} minutes");
                 Report::Failed { blame: Blame::Code, reason }

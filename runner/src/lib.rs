@@ -3,6 +3,7 @@
 
 mod agent;
 mod context;
+mod disk;
 mod folder;
 mod job;
 mod link;

@@ -9,6 +9,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use pipelines::hold::HoldBounds;
 use pipelines::protocol::{JobBounds, MirrorRule, RegistryAccess, Secret};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -74,6 +75,9 @@ pub struct Config {
     /// What a run may take.
     #[serde(default)]
     pub job: JobBounds,
+    /// Runs that wait for a person's word: pull requests from forks.
+    #[serde(default)]
+    pub hold: HoldBounds,
     /// The server's own bounds.
     #[serde(default)]
     pub bounds: Bounds,

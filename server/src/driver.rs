@@ -4,6 +4,7 @@
 pub mod deploy;
 pub mod gateway;
 pub mod health;
+pub mod inspect;
 pub mod mail;
 pub mod poll;
 pub mod promote;
@@ -20,7 +21,9 @@ use pipelines::{
     approval::ApprovalEvent,
     effect::{Effect, PendingEffect},
     errors::chain,
+    hold::HoldEnd,
     protocol::RegistryAccess,
+    run::RunEvent,
     train::Event,
 };
 use secrecy::SecretString;
@@ -194,6 +197,11 @@ impl Drivers {
         match effect {
             Effect::ProcessDelivery { delivery, service } => Ok(self.app.delivery_outcome(service, *delivery)?),
             Effect::PollRepository { service, .. } => poll::poll_repository(self, service).await,
+            Effect::InspectRun { run } => inspect::inspect_run(self, run).await,
+            Effect::ExpireHold { run, .. } => {
+                let event = RunEvent::HoldEnded { end: HoldEnd::Expired };
+                Ok(Outcome::event(Event::Run { number: run.number, event }))
+            }
             // Runners lease these; see `EffectQueue::lease_due`.
             Effect::ExecuteRun { run } => Err(TryAgain(format!("{run} is for a runner"))),
             Effect::DeployTest { release } => deploy::deploy_test(self, release).await,

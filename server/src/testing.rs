@@ -27,6 +27,7 @@ use pipelines::{
     rollout::{RolloutEvent, judge::RevisionStats},
     time::UnixMs,
     train::Event,
+    trigger::{Trigger, TriggerKind, TriggerSource},
 };
 use serde_json::Value;
 use tower::ServiceExt;
@@ -224,6 +225,27 @@ impl Stage {
         let listed = Listed { refs, default_branch: Some("main".into()) };
         let outcome = self.app.poll_outcome(name, &listed, None).unwrap();
         self.perform(name, EffectKind::PollRepository, outcome).await;
+    }
+
+    /// A stranger pushes to a pull request of a service that is there already; its run is held.
+    pub(crate) async fn forked(&self, service: &str, pull_request: u64) -> RunId {
+        let name: ServiceName = service.parse().unwrap();
+        let number = self.app.train(&name).unwrap().last_run + 1;
+        let trigger = Trigger {
+            kind: TriggerKind::PullRequest,
+            source: TriggerSource::Hook,
+            git_ref: format!("refs/pull/{pull_request}/head"),
+            commit: commit(number),
+            pull_request: Some(pull_request),
+            from_fork: true,
+            subject: "Mine <b>bitcoin</b>".into(),
+            author: "stranger".into(),
+            author_email: String::new(),
+            requested_by: None,
+        };
+        let event = Event::Triggered { trigger, rerun_of: None, hold: self.app.config.hold };
+        self.app.train_event(&name, Origin::server(), event).await.unwrap();
+        RunId::new(name, number)
     }
 
     /// A runner takes the run and leads it to a pushed image; gives its release.

@@ -18,6 +18,8 @@ fn states() -> Vec<RunState> {
         RunState::Succeeded { digest: digest(1) },
         RunState::Failed { blame: Blame::Code, reason: "red".into() },
         RunState::Cancelled,
+        RunState::Declined { reason: "no".into() },
+        RunState::Passed,
     ];
     // A new state does not compile until it is listed above too.
     for state in &all {
@@ -28,7 +30,9 @@ fn states() -> Vec<RunState> {
             | RunState::Cancelling { .. }
             | RunState::Succeeded { .. }
             | RunState::Failed { .. }
-            | RunState::Cancelled => {}
+            | RunState::Cancelled
+            | RunState::Declined { .. }
+            | RunState::Passed => {}
         }
     }
     all
@@ -40,6 +44,11 @@ fn events() -> Vec<(&'static str, RunEvent)> {
         ("leased", RunEvent::Leased { runner: runner("a") }),
         ("leased by b", RunEvent::Leased { runner: runner("b") }),
         ("cancel", RunEvent::CancelRequested { reason: "no".into() }),
+        ("inspected", RunEvent::Inspected { proposal: Box::default() }),
+        ("allowed", RunEvent::Allowed { by: "ann".into() }),
+        ("declined", RunEvent::Declined { by: "ann".into(), reason: "no".into() }),
+        ("hold ended", RunEvent::HoldEnded { end: HoldEnd::Expired }),
+        ("passed", report(Report::Passed)),
         ("checked out", report(Report::CheckedOut { commit: commit(1) })),
         (
             "prepared",
@@ -59,7 +68,14 @@ fn events() -> Vec<(&'static str, RunEvent)> {
 }
 
 /// State, event, state afterwards; what is not listed is refused.
-const MOVES: [(&str, &str, &str); 29] = [
+const MOVES: [(&str, &str, &str); 36] = [
+    ("held", "inspected", "held"),
+    ("held", "allowed", "queued"),
+    ("held", "declined", "declined"),
+    ("held", "hold ended", "declined"),
+    ("held", "cancel", "cancelled"),
+    ("declined", "declined", "declined"),
+    ("passed", "passed", "passed"),
     ("queued", "leased", "running"),
     ("queued", "leased by b", "running"),
     ("queued", "cancel", "cancelled"),
@@ -113,7 +129,8 @@ fn every_event_moves_a_run_as_listed_or_is_refused() {
 #[test]
 fn a_repeat_changes_nothing_and_a_lease_keeps_the_first_start() {
     let run = new_run().transition(&RunEvent::Leased { runner: runner("a") }, UnixMs(5)).unwrap();
-    for (name, event) in events().iter().filter(|(name, _)| !name.contains("by b")) {
+    let others = ["leased by b", "inspected", "allowed", "declined", "hold ended", "passed"];
+    for (name, event) in events().iter().filter(|(name, _)| !others.contains(name)) {
         let Ok(once) = run.transition(event, AT) else { panic!("{name} was refused") };
         assert_eq!(once.transition(event, AT).as_ref(), Ok(&once), "{name} twice");
     }
@@ -121,10 +138,42 @@ fn a_repeat_changes_nothing_and_a_lease_keeps_the_first_start() {
 }
 
 #[test]
-fn a_run_from_a_fork_is_held_and_asks_for_nothing() {
-    let held = Run::new(run_id(1), Trigger { from_fork: true, ..trigger(1) }, false, None, AT);
-    assert_eq!((held.state.word(), held.first_effects(), held.finished_at), ("held", vec![], Some(AT)));
-    assert_eq!(new_run().first_effects(), [Effect::ExecuteRun { run: run_id(1) }]);
+fn a_run_from_a_fork_waits_for_a_person_and_is_only_looked_at() {
+    let hold = HoldBounds { runs_max: 1, expires_ms: 50 };
+    let held = forked();
+    let (inspect, due_at) = (Effect::InspectRun { run: run_id(1) }, UnixMs(50));
+    assert_eq!(held.first_effects(&hold), [inspect, Effect::ExpireHold { run: run_id(1), due_at }]);
+    assert_eq!((held.state.word(), held.state.is_final()), ("held", false));
+    assert_eq!(new_run().first_effects(&hold), [Effect::ExecuteRun { run: run_id(1) }]);
+}
+
+fn forked() -> Run {
+    Run::new(run_id(1), Trigger { from_fork: true, ..trigger(1) }, false, None, UnixMs(0))
+}
+
+#[test]
+fn a_run_from_a_fork_never_ends_in_a_digest_and_others_never_without_one() {
+    let allowed = forked().transition(&RunEvent::Allowed { by: "ann".into() }, AT).unwrap();
+    assert_eq!(allowed.transition(&RunEvent::Allowed { by: "bob".into() }, AT).as_ref(), Ok(&allowed), "pressed twice");
+    let leased = |run: &Run| run.transition(&RunEvent::Leased { runner: runner("a") }, AT).unwrap();
+    let said = |run: &Run, report| run.transition(&RunEvent::Reported { report }, AT);
+    let (fork, own) = (leased(&allowed), leased(&new_run()));
+    assert_eq!(fork.allowed_by.as_deref(), Some("ann"));
+    assert!(said(&fork, succeeded(1)).is_err() && said(&own, Report::Passed).is_err());
+    let passed = said(&fork, Report::Passed).unwrap();
+    assert_eq!((passed.state.word(), passed.digest(), passed.finished_at), ("passed", None, Some(AT)));
+}
+
+#[test]
+fn a_run_that_was_held_by_an_earlier_version_can_be_allowed() {
+    let mut record = serde_json::to_value(forked()).unwrap();
+    let fields = record.as_object_mut().unwrap();
+    fields.remove("proposal");
+    fields.remove("allowed_by");
+    fields.insert("finished_at".into(), 7.into());
+    let run: Run = serde_json::from_value(record).unwrap();
+    let allowed = run.transition(&RunEvent::Allowed { by: "ann".into() }, AT).unwrap();
+    assert_eq!((allowed.state.word(), allowed.finished_at), ("queued", None));
 }
 
 #[test]

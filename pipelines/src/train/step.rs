@@ -6,6 +6,7 @@ mod approvals;
 use crate::{
     approval::{Approval, ApprovalEvent},
     effect::Effect,
+    hold::{HoldBounds, HoldEnd},
     ids::{ReleaseId, RolloutId, RunId, ServiceName},
     release::{Release, ReleaseEvent, ReleaseState},
     rollout::{Cause, NewRollout, Rollout, RolloutEvent, RolloutState, Stable},
@@ -78,15 +79,50 @@ impl Step<'_> {
 
     // Runs.
 
-    pub(super) fn triggered(&mut self, trigger: &Trigger, rerun_of: Option<RunId>) {
+    pub(super) fn triggered(
+        &mut self,
+        trigger: &Trigger,
+        rerun_of: Option<RunId>,
+        hold: &HoldBounds,
+    ) -> Result<(), Refusal> {
         let number = self.change.train.last_run + 1;
         self.change.train.last_run = number;
         let may_release = trigger.may_release(self.service.effective_release_branch());
         let run = Run::new(RunId::new(self.name(), number), trigger.clone(), may_release, rerun_of, self.at);
-        self.change.ask.extend(run.first_effects());
+        self.change.ask.extend(run.first_effects(hold));
         let detail = format!("{} {} at {}", trigger.kind.word(), trigger.ref_name(), trigger.commit.short());
         self.note(format!("run {}", run.id), "run_created", None, detail);
+        if matches!(run.state, RunState::Held { .. }) {
+            self.make_room(trigger, number, hold)?;
+            self.change.train.held.push(number);
+        }
         self.change.runs.insert(number, run);
+        Ok(())
+    }
+
+    /// A pull request that moved asks anew, and only so many wait.
+    fn make_room(&mut self, trigger: &Trigger, number: u32, hold: &HoldBounds) -> Result<(), Refusal> {
+        for waiting in self.change.train.held.clone() {
+            if self.run(waiting)?.trigger.git_ref == trigger.git_ref {
+                self.on_run(waiting, &RunEvent::HoldEnded { end: HoldEnd::Superseded { by: number } })?;
+            }
+        }
+        let max = usize::try_from(hold.runs_max).unwrap_or(usize::MAX).max(1);
+        while self.change.train.held.len() >= max {
+            let oldest = self.change.train.held[0];
+            self.on_run(oldest, &RunEvent::HoldEnded { end: HoldEnd::Crowded })?;
+        }
+        Ok(())
+    }
+
+    /// A held run was allowed, declined or stopped.
+    fn end_hold(&mut self, run: &Run) {
+        self.change.train.held.retain(|number| *number != run.id.number);
+        self.change.withdraw.push(Effect::InspectRun { run: run.id.clone() }.key());
+        self.change.withdraw.push(Effect::ExpireHold { run: run.id.clone(), due_at: self.at }.key());
+        if run.state == RunState::Queued {
+            self.change.ask.push(Effect::ExecuteRun { run: run.id.clone() });
+        }
     }
 
     pub(super) fn on_run(&mut self, number: u32, event: &RunEvent) -> Result<(), Refusal> {
@@ -97,12 +133,16 @@ impl Step<'_> {
         }
         if run.state.word() != next.state.word() {
             let detail = match &next.state {
-                RunState::Failed { reason, .. } => reason.clone(),
+                RunState::Failed { reason, .. } | RunState::Declined { reason } => reason.clone(),
+                RunState::Queued => next.allowed_by.clone().unwrap_or_default(),
                 RunState::Succeeded { digest } => digest.to_string(),
                 RunState::Cancelled | RunState::Cancelling { .. } => next.cancel_reason.clone().unwrap_or_default(),
                 _ => String::new(),
             };
             self.note(format!("run {}", run.id), event.word(), Some((run.state.word(), next.state.word())), detail);
+        }
+        if matches!(run.state, RunState::Held { .. }) && !matches!(next.state, RunState::Held { .. }) {
+            self.end_hold(&next);
         }
         if next.state.is_final() && !run.state.is_final() {
             self.change.withdraw.push(Effect::ExecuteRun { run: run.id.clone() }.key());

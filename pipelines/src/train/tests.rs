@@ -5,12 +5,13 @@ mod approvals;
 use super::*;
 use crate::{
     approval::{Actor, ApprovalState},
+    hold::{HoldBounds, HoldEnd},
     ids::RunId,
     plan::{CanaryStep, Strategy},
     protocol::Report,
     release::ReleaseState,
     rollout::{RolloutState, judge::RevisionStats},
-    samples::{HOUR_MS, commit, digest, name, plan, release_id, run_id, runner, service, succeeded, trigger},
+    samples::{HOUR_MS, commit, digest, name, plan, release_id, runner, service, succeeded, trigger},
 };
 
 const QA: &str = "qa@example.com";
@@ -106,9 +107,16 @@ impl Line {
     /// A push whose run has started.
     fn start(&mut self) -> u32 {
         let number = self.train.last_run + 1;
-        self.on(Event::Triggered { trigger: trigger(number), rerun_of: None });
+        self.on(Event::Triggered { trigger: trigger(number), rerun_of: None, hold: HoldBounds::default() });
         self.on(run(number, RunEvent::Leased { runner: runner("a") }));
         number
+    }
+
+    /// A push to a pull request of a fork.
+    fn fork(&mut self, number: u32, pull_request: u64) {
+        let git_ref = format!("refs/pull/{pull_request}/head");
+        let trigger = Trigger { from_fork: true, git_ref, pull_request: Some(pull_request), ..trigger(number) };
+        self.on(Event::Triggered { trigger, rerun_of: None, hold: HoldBounds::default() });
     }
 
     fn finish(&mut self, number: u32, strategy: Strategy) {
@@ -254,14 +262,50 @@ fn only_the_release_branch_and_tags_make_a_release() {
     {
         let mut line = Line::new();
         let trigger = Trigger { git_ref: git_ref.into(), from_fork, ..trigger(1) };
-        line.on(Event::Triggered { trigger, rerun_of: None });
+        line.on(Event::Triggered { trigger, rerun_of: None, hold: HoldBounds::default() });
         line.on(run(1, RunEvent::Leased { runner: runner("a") }));
         line.finish(1, Strategy::Rolling);
         assert_eq!(line.releases.contains_key(&1), releases, "{git_ref}");
     }
     let mut line = Line::new();
-    line.on(Event::Triggered { trigger: Trigger { from_fork: true, ..trigger(1) }, rerun_of: Some(run_id(9)) });
-    assert!(line.pending.is_empty());
+    line.fork(1, 7);
+    assert_eq!(line.keys(), ["expire-hold/shop/1", "inspect-run/shop/1"]);
+}
+
+#[test]
+fn a_pull_request_of_a_fork_runs_only_when_a_person_allows_it_and_makes_no_release() {
+    let mut line = Line::new();
+    line.fork(1, 7);
+    assert!(line.refused(&run(1, RunEvent::Leased { runner: runner("a") })).contains("held"));
+    line.on(run(1, RunEvent::Allowed { by: "ann".into() }));
+    assert_eq!((line.keys(), line.train.held.as_slice()), (vec!["execute-run/shop/1"], [].as_slice()));
+    line.on(run(1, RunEvent::Leased { runner: runner("a") }));
+    let plan = Box::new(plan(Strategy::Rolling));
+    line.on(run(1, RunEvent::Reported { report: Report::Prepared { steps: vec![], plan, releases: true } }));
+    line.refused(&run(1, RunEvent::Reported { report: succeeded(1) }));
+    line.on(run(1, RunEvent::Reported { report: Report::Passed }));
+    assert!(line.pending.is_empty() && line.releases.is_empty());
+}
+
+#[test]
+fn a_held_run_ends_when_it_is_declined_its_time_is_over_its_pull_request_moves_or_too_many_wait() {
+    let state = |line: &Line, number: u32| line.runs[&number].state.word();
+    let mut line = Line::new();
+    line.fork(1, 7);
+    line.fork(2, 8);
+    // The same pull request once more; an allowed run of it goes on.
+    line.fork(3, 7);
+    assert_eq!((state(&line, 1), state(&line, 2), state(&line, 3)), ("declined", "held", "held"));
+    line.on(run(2, RunEvent::Declined { by: "ann".into(), reason: "odd".into() }));
+    line.on(run(3, RunEvent::HoldEnded { end: HoldEnd::Expired }));
+    assert!(line.pending.is_empty() && line.train.held.is_empty());
+    let max = HoldBounds::default().runs_max;
+    for number in 4..=4 + max {
+        line.fork(number, u64::from(number));
+    }
+    assert_eq!((state(&line, 4), state(&line, 5)), ("declined", "held"));
+    assert_eq!(line.train.held.len(), max as usize);
+    line.refused(&run(4, RunEvent::Allowed { by: "ann".into() }));
 }
 
 #[test]

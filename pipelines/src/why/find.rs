@@ -56,6 +56,7 @@ pub fn why_run(facts: &RunFacts<'_>) -> Why {
     let reason = || run.cancel_reason.clone().unwrap_or_default();
     match &run.state {
         RunState::Held { reason } => Why::RunHeld { reason: reason.clone() },
+        RunState::Declined { reason } => Why::RunDeclined { reason: reason.clone() },
         RunState::Queued => {
             let (position, of) = facts.position.unwrap_or((1, 1));
             Why::RunQueued { position, of }
@@ -74,7 +75,7 @@ pub fn why_run(facts: &RunFacts<'_>) -> Why {
         RunState::Failed { blame: Blame::Infrastructure, reason } => {
             Why::RunFault { step: failed_step(run).0, reason: reason.clone() }
         }
-        RunState::Succeeded { .. } => Why::NoRelease { ref_name: run.trigger.ref_name() },
+        RunState::Succeeded { .. } | RunState::Passed => Why::NoRelease { ref_name: run.trigger.ref_name() },
     }
 }
 

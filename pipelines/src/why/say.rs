@@ -52,7 +52,8 @@ impl Why {
     pub fn next(&self) -> String {
         match self {
             Self::NothingPushed => "pushes to the release branch to start".into(),
-            Self::RunHeld { .. } => "pushes the commit to a branch of the registered repository to have it run".into(),
+            Self::RunHeld { .. } => "allows or declines it".into(),
+            Self::RunDeclined { .. } => "can run it again, and then it is asked anew".into(),
             Self::RunQueued { .. } => "it starts as soon as a runner is free".into(),
             Self::RunRunning { .. } => "it goes on by itself".into(),
             Self::RunCancelling { .. } => "it ends when the runner confirms".into(),
@@ -118,6 +119,7 @@ impl Why {
         match self {
             Self::NothingPushed => "nothing was pushed yet".into(),
             Self::RunHeld { reason } => format!("the run is held: {reason}"),
+            Self::RunDeclined { reason } => format!("the run was not executed: {reason}"),
             Self::RunQueued { position, of } => format!("its run waits for a runner, {position} of {of}"),
             Self::RunRunning { step: Some(step), .. } => format!("its run is at the step {step}"),
             Self::RunRunning { step: None, .. } => "its run is under way".into(),

@@ -2,9 +2,9 @@
 
 use integrations::git::{
     CheckoutInfo, CheckoutOptions, CommitSummary, GitCredential, GitError, GitOptions, HostKeyPolicy, changelog,
-    checkout, fetch_commit, file_at, files_under, is_ancestor, ls_remote,
+    checkout, fetch_commit, is_ancestor, ls_remote, pipeline_file,
 };
-use pipelines::definition::{Definition, PIPELINE_FOLDER, file_for, render};
+use pipelines::definition::{Definition, render};
 use pipelines::ids::CommitSha;
 use pipelines::protocol::{CommitChange, CommitInfo, GitAccess, Report, RunnerLink};
 use pipelines::repository::RepositoryAddress;
@@ -22,10 +22,6 @@ const CHECKOUT_NOTE: &str = "checkout.json";
 const DONE_NOTE: &str = "checkout-done.json";
 /// Commits that are told beside the one of the run.
 const CHANGES_MAX: usize = 10;
-/// Pipeline files that are looked at for the right one.
-const PIPELINE_FILES_MAX: usize = 1000;
-/// The parser's own bound is smaller; this one keeps a hostile file out of memory.
-const PIPELINE_FILE_MAX_BYTES: u64 = 1 << 20;
 
 /// What the stations after this one work with.
 #[derive(Debug)]
@@ -214,23 +210,7 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
     async fn pipeline_file(&self, commit: &CommitSha) -> Result<(String, Vec<u8>), Halt> {
         let (mirror, commit) = (self.mirror_dir(), commit.clone());
         let service = self.job.run.service.clone();
-        let found = blocking(move || {
-            let mut listing: Vec<String> = Vec::new();
-            for name in [".windlass.yaml", ".windlass.yml", "windlass.yaml", "windlass.yml"] {
-                if file_at(&mirror, &commit, name, PIPELINE_FILE_MAX_BYTES)?.is_some() {
-                    listing.push(name.to_owned());
-                }
-            }
-            let folder = files_under(&mirror, &commit, PIPELINE_FOLDER, PIPELINE_FILES_MAX)?;
-            listing.extend(folder.into_iter().map(|file| file.path));
-            match file_for(&service, listing.iter().map(String::as_str)) {
-                Ok(path) => {
-                    let bytes = file_at(&mirror, &commit, &path, PIPELINE_FILE_MAX_BYTES)?;
-                    Ok(Ok((path, bytes.unwrap_or_default())))
-                }
-                Err(problem) => Ok(Err(problem)),
-            }
-        });
+        let found = blocking(move || pipeline_file(&mirror, &commit, &service));
         match found.await.map_err(|error| self.git_halt(&error))? {
             Ok(found) => Ok(found),
             Err(problem) => Err(Halt::code(problem.message.clone()).with_details(render(&[*problem], ""))),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use charts::dockerfile::map_base_images;
 use charts::ignore::Ignore;
-use integrations::docker::{BuildLine, BuildRequest, DockerError};
+use integrations::docker::{BuildLine, BuildRequest, DockerError, MAX_BUILD_MEMORY_BYTES};
 use integrations::registry::{Repository, Tag};
 use pipelines::definition::Definition;
 use pipelines::protocol::{CommitInfo, LogStream, MirrorRule, RunnerLink};
@@ -15,7 +15,7 @@ use super::base::{self, Base};
 use super::inputs::Inputs;
 use super::station::Station;
 use super::steps::limits_of;
-use super::{Halt, IMAGE, Work, is_transient};
+use super::{Halt, IMAGE, Work, is_transient, network_name};
 use crate::context::{BuildContext, inside};
 use crate::log::{Numbering, now};
 
@@ -82,6 +82,8 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
             station.say("build started again after a restart").await;
         }
         self.folder.take_note(BEGUN_NOTE, &()).map_err(note)?;
+        self.check_disk().await?;
+        self.ensure_network().await?;
         let (repository, tag) = self.image_name(&commit.sha)?;
         let reference = format!("{}/{repository}:{tag}", self.job.registry.host);
         let text = self.dockerfile(definition, base)?;
@@ -108,7 +110,7 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
             cache_from: self.cache(station).await,
             tag: reference.clone(),
             target: None,
-            network: None,
+            network: Some(network_name(self.shared, &self.job.run)),
             limits: limits_of(&self.job.bounds),
             auth: self.registry_auth().into_iter().collect(),
         };
@@ -118,8 +120,10 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
             // A build that nobody listens to ends on the engine.
             () = self.link.control.stop.cancelled() => return Err(Halt::Stopped),
         };
-        // Keeps the layers as cache when the tag of this run is gone.
-        if let Err(error) = self.engine.tag(&image_id, &self.cache_name()).await {
+        // Keeps the layers as cache when the tag of this run is gone. A stranger's layers go with it.
+        if self.may_push()
+            && let Err(error) = self.engine.tag(&image_id, &self.cache_name()).await
+        {
             tracing::warn!(run = %self.job.run, %error, "the image was not kept as cache");
         }
         Ok(Built { reference, repository, tag, image_id })
@@ -154,7 +158,10 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
         match built {
             Ok(image) => Ok(image.id),
             // The message repeats the command, which is in the log; the reason is for the page.
-            Err(DockerError::Dockerfile { message }) => Err(Halt::code(format!("the image was not built: {message}"))),
+            Err(DockerError::Dockerfile { message }) => {
+                let hint = killed_hint(&message, self.job.bounds.step_memory_bytes);
+                Err(Halt::code(format!("the image was not built: {message}{hint}")))
+            }
             Err(error) => Err(Halt::docker(&error)),
         }
     }
@@ -254,6 +261,15 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
         }
         labels
     }
+}
+
+/// The builder tells only the exit code of a command that the kernel killed (128 and the number of SIGKILL).
+fn killed_hint(message: &str, memory_bytes: u64) -> String {
+    if !message.trim_end().ends_with("returned a non-zero code: 137") {
+        return String::new();
+    }
+    let mib = memory_bytes.min(MAX_BUILD_MEMORY_BYTES) >> 20;
+    format!("; it was killed, most likely for more than its {mib} MiB of memory (job.step_memory_bytes)")
 }
 
 /// The repository's own ignore file, which comes behind the base config's and may take back what that left out.

@@ -66,7 +66,7 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
 
     /// The image of earlier inputs, tagged for this run as well.
     pub(super) async fn reuse(&self, inputs: &Inputs, commit: &CommitInfo) -> Result<Option<Reused>, Halt> {
-        if !inputs.complete {
+        if !inputs.complete || !self.may_push() {
             return Ok(None);
         }
         let ask = RunnerRequest::Inputs { run: self.job.run.clone(), inputs: inputs.digest.clone() };

@@ -1,6 +1,7 @@
 //! The steps of the pipeline file: in the order of their dependencies, each in a container, all in one workspace.
 
 use std::collections::BTreeSet;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -16,6 +17,7 @@ use tokio::sync::mpsc;
 use super::secrets::Given;
 use super::station::Station;
 use super::{Halt, Work, is_transient, network_name};
+use crate::disk::{Usage, usage};
 use crate::log::{Numbering, now};
 
 /// Where the workspace is inside of every step.
@@ -63,9 +65,7 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
         if definition.steps.is_empty() {
             return Ok(());
         }
-        let network = network_name(self.shared, &self.job.run);
-        let made = self.engine.ensure_network(&network, &self.labels()).await;
-        made.map_err(|error| Halt::docker(&error))?;
+        self.ensure_network().await?;
         let parallel = usize::try_from(self.job.bounds.parallel_steps_max).unwrap_or(usize::MAX).max(1);
         let mut progress = Progress::default();
         let run = |step: usize| async move {
@@ -114,17 +114,25 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
         self.go_on()
     }
 
+    /// The network that the steps and the build of this run have for themselves.
+    pub(super) async fn ensure_network(&self) -> Result<(), Halt> {
+        let network = network_name(self.shared, &self.job.run);
+        let made = self.engine.ensure_network(&network, &self.labels()).await;
+        made.map_err(|error| Halt::docker(&error))
+    }
+
     async fn run_one(&self, step: &Step, given: &Given, commit: &CommitInfo) -> StepOutcome {
         let image = self.mirrored(step.image.as_str());
         let mut station = Station::begin(self, step.name.as_str(), Numbering::Replay).await;
         // After a restart the same lines are read again from the container: nothing may be said here that depends on
         // the moment.
         station.say(&format!("image {image}")).await;
-        let result = self.run_container(step, &image, given, commit, &mut station).await;
+        let full = OnceLock::new();
+        let result = self.run_container(step, &image, given, commit, &full, &mut station).await;
         station.log.finish().await;
         let (outcome, at) = match result {
             Err(Stop::Refused(halt)) => (halt.outcome(), now()),
-            Ok(end) => (self.outcome_of(step, &end), end_of(&end)),
+            Ok(end) => (self.outcome_of(step, &end, full.get()), end_of(&end)),
             Err(_) if self.link.control.stop.is_cancelled() => (StepOutcome::Cancelled, now()),
             Err(Stop::Docker(error)) => (Halt::docker(&error).outcome(), now()),
         };
@@ -143,6 +151,7 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
         image: &str,
         given: &Given,
         commit: &CommitInfo,
+        full: &OnceLock<String>,
         station: &mut Station<'_, L>,
     ) -> Result<StepEnd, Stop> {
         let mut spec = self.container(step, image, commit);
@@ -155,8 +164,9 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
             }
         }
         let (sender, mut receiver) = mpsc::channel::<LogPiece>(OUTPUT_QUEUE);
+        let stop = self.link.control.stop.child_token();
         let run = async {
-            let end = self.engine.run_step(&spec, None, &sender, &self.link.control.stop).await;
+            let end = self.engine.run_step(&spec, None, &sender, &stop).await;
             drop(sender);
             end
         };
@@ -178,8 +188,45 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
                 }
             }
         };
-        let (end, ()) = tokio::join!(run, write);
-        Ok(end?)
+        let work = async { tokio::join!(run, write).0 };
+        tokio::pin!(work);
+        tokio::select! {
+            end = &mut work => return Ok(end?),
+            reason = self.disk_full(&spec.name) => {
+                full.get_or_init(|| reason);
+                stop.cancel();
+            }
+        }
+        Ok(work.await?)
+    }
+
+    /// Measures the workspace that the steps have left: what grew between the last look and their end is seen here.
+    pub(super) async fn check_disk(&self) -> Result<(), Halt> {
+        let (workspace, files_max) = (self.folder.workspace(), self.job.bounds.step_files_max);
+        let measured = tokio::task::spawn_blocking(move || usage(&workspace, files_max)).await;
+        let usage = measured.map_err(|error| Halt::infrastructure(format!("failed to measure the disk: {error}")))?;
+        too_much(usage, 0, &self.job.bounds).map_or(Ok(()), |took| Err(Halt::code(took)))
+    }
+
+    /// Measures while a step runs; returns when the run has taken more of the disk than it may, with what it took.
+    async fn disk_full(&self, container: &str) -> String {
+        let bounds = &self.job.bounds;
+        let pause = Duration::from_millis(bounds.step_disk_check_ms.max(100));
+        loop {
+            let (workspace, files_max) = (self.folder.workspace(), bounds.step_files_max);
+            let measured = tokio::task::spawn_blocking(move || usage(&workspace, files_max)).await;
+            let written = self.engine.written_bytes(container).await;
+            match (measured, written) {
+                (Ok(usage), Ok(written)) => {
+                    if let Some(reason) = too_much(usage, written, bounds) {
+                        return reason;
+                    }
+                }
+                (Err(error), _) => tracing::warn!(run = %self.job.run, %error, "the disk was not measured"),
+                (_, Err(error)) => tracing::warn!(run = %self.job.run, %error, "the disk was not measured"),
+            }
+            tokio::time::sleep(pause).await;
+        }
     }
 
     /// Pulls the image of a step, with tries as [`Work::retry`] has them, but without words in the log.
@@ -216,6 +263,7 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
             workdir: WORKSPACE.to_owned(),
             network: Some(network_name(self.shared, &self.job.run)),
             limits: limits_of(bounds),
+            file_bytes_max: bounds.step_disk_bytes,
             user: None,
             labels: self.labels(),
             timeout: step.timeout.map_or(limit, |span| span.as_duration().min(limit)),
@@ -223,19 +271,25 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
         }
     }
 
-    fn outcome_of(&self, step: &Step, end: &StepEnd) -> StepOutcome {
+    fn outcome_of(&self, step: &Step, end: &StepEnd, full: Option<&String>) -> StepOutcome {
         let failed = |exit_code, reason| StepOutcome::Failed { blame: Blame::Code, exit_code, reason };
         match end.exit {
+            StepExit::Cancelled if full.is_some() && !self.link.control.stop.is_cancelled() => {
+                let took = full.map(String::as_str).unwrap_or_default();
+                failed(None, format!("step {} was stopped: {took}", step.name))
+            }
             StepExit::Exited { code: 0 } => StepOutcome::Passed,
             StepExit::Exited { code } => failed(Some(code), format!("step {} exited with code {code}", step.name)),
             StepExit::OutOfMemory => {
                 let mib = self.job.bounds.step_memory_bytes >> 20;
-                failed(None, format!("step {} used more than its {mib} MiB of memory and was killed", step.name))
+                let words = format!("used more than its {mib} MiB of memory and was killed");
+                failed(None, format!("step {} {words}; an operator can raise job.step_memory_bytes", step.name))
             }
             StepExit::TimedOut => {
                 let limit = Duration::from_millis(self.job.bounds.step_timeout_ms);
                 let limit = step.timeout.map_or(limit, |span| span.as_duration().min(limit));
-                failed(None, format!("step {} took longer than its {} s and was stopped", step.name, limit.as_secs()))
+                let words = format!("took longer than its {} s and was stopped", limit.as_secs());
+                failed(None, format!("step {} {words}; see its timeout and job.step_timeout_ms", step.name))
             }
             StepExit::Cancelled => StepOutcome::Cancelled,
         }
@@ -255,6 +309,7 @@ pub(super) fn tidy_container<L: RunnerLink + 'static>(work: &Work<'_, L>, name: 
         workdir: WORKSPACE.to_owned(),
         network: None,
         limits: limits_of(bounds),
+        file_bytes_max: bounds.step_disk_bytes,
         user: Some("0".to_owned()),
         labels: work.labels(),
         timeout: Duration::from_secs(60),
@@ -264,6 +319,20 @@ pub(super) fn tidy_container<L: RunnerLink + 'static>(work: &Work<'_, L>, name: 
 
 pub(super) fn limits_of(bounds: &JobBounds) -> Limits {
     Limits { memory_bytes: bounds.step_memory_bytes, cpu_millis: bounds.step_cpu_milli, pids: bounds.step_pids }
+}
+
+/// What is more than a run may take of the disk, in words; none where all is within its bounds.
+fn too_much(usage: Usage, written_bytes: u64, bounds: &JobBounds) -> Option<String> {
+    let took = usage.bytes.saturating_add(written_bytes);
+    if took > bounds.step_disk_bytes {
+        let (took, may) = (took >> 20, bounds.step_disk_bytes >> 20);
+        return Some(format!("the run took {took} MiB of the disk and may take {may} MiB (job.step_disk_bytes)"));
+    }
+    if usage.files > bounds.step_files_max {
+        let may = bounds.step_files_max;
+        return Some(format!("the workspace holds more than {may} files and folders (job.step_files_max)"));
+    }
+    usage.too_deep.then(|| "the workspace nests folders deeper than 128 levels".to_owned())
 }
 
 fn end_of(end: &StepEnd) -> UnixMs {

@@ -18,17 +18,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum, HostConfigLogConfig};
-use bollard::query_parameters::{InspectContainerOptions, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder};
+use bollard::query_parameters::{
+    InspectContainerOptions, InspectContainerOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
+};
 use bollard::{API_DEFAULT_VERSION, Docker};
 use http::HeaderValue;
 use secrecy::SecretString;
 
-pub use build::{BuildLine, BuildRequest, BuiltImage};
+pub use build::{BuildLine, BuildRequest, BuiltImage, MAX_BUILD_MEMORY_BYTES};
 pub use deploy::{ContainerSummary, DeployContainer, Deployed, OnDifference, RestartRule, RunningImage};
 pub use error::DockerError;
 pub use health::{Health, HealthCheck};
 pub use image::{ImageInfo, TransferProgress};
 pub use logs::{LogCursor, LogPiece, LogStream};
+pub use network::bridge_name;
 pub use step::{Mount, StepContainer, StepEnd, StepExit};
 
 /// Capabilities that ordinary images need to install packages and to change to their own user. All others are
@@ -192,6 +195,21 @@ impl Engine {
     /// When the engine cannot be asked.
     pub async fn container_state(&self, name: &str) -> Result<Option<ContainerState>, DockerError> {
         Ok(self.inspect(name).await?.map(|found| state_of(&found)))
+    }
+
+    /// What a container wrote beside its mounts, in bytes; 0 when there is no such container.
+    ///
+    /// # Errors
+    /// When the engine cannot be asked.
+    pub async fn written_bytes(&self, name: &str) -> Result<u64, DockerError> {
+        let options = InspectContainerOptionsBuilder::new().size(true).build();
+        match self.docker.inspect_container(name, Some(options)).await {
+            Ok(found) => Ok(found.size_rw.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0)),
+            Err(error) => match self.failed("measure the container")(error) {
+                error if error.is_not_found() => Ok(0),
+                error => Err(error),
+            },
+        }
     }
 
     /// Stops a container: a signal, a grace, a kill. A container that does not run or does not exist is fine.

@@ -21,6 +21,7 @@ mod history;
 mod host_key;
 mod https;
 mod mirror;
+mod pipeline;
 mod remote;
 mod session;
 mod ssh;
@@ -34,6 +35,7 @@ pub use self::{
     error::{GitError, KeyProblem, Said, TreeProblem},
     history::{Changelog, CommitSummary, DiffStat, TreeFile, changelog, diff_stat, file_at, files_under, is_ancestor},
     host_key::{HostKeyPolicy, PinnedHostKeys},
+    pipeline::{FoundFile, pipeline_file},
     remote::{Fetched, RemoteListing, RemoteRef, fetch_commit, ls_remote},
 };
 

@@ -7,7 +7,7 @@ use pipelines::{
     effect::EffectKind,
     ids::{ReleaseId, RunId, RunnerName},
     journal::{Channel, Origin},
-    protocol::{Job, LogLine, LogStream, PROTOCOL_VERSION, Report, RunnerRequest, ServerReply},
+    protocol::{Job, LogLine, LogStream, PROTOCOL_VERSION, RegistryAccess, Report, RunnerRequest, ServerReply},
     run::{RunEvent, RunState},
     train::Event,
 };
@@ -38,6 +38,7 @@ impl App {
             }
             RunnerRequest::Heartbeat { run } => self.agent_standing(runner, &run),
             RunnerRequest::Report { run, report } => self.agent_report(runner, &run, report).await,
+            RunnerRequest::Inputs { run, .. } if !self.run(&run)?.trigger.may_push() => Ok(ServerReply::Build),
             RunnerRequest::Inputs { run, inputs } => Ok(match self.store.image_of_inputs(&run.service, &inputs)? {
                 Some((built_by, digest)) => ServerReply::Reuse { digest, built_by },
                 None => ServerReply::Build,
@@ -117,6 +118,8 @@ impl App {
         }
         masks.extend(registry.login.iter().map(|(_, password)| password.clone()));
         masks.retain(|mask| !mask.expose().is_empty());
+        // What a stranger wrote is built with no right to push, and to read no more than anybody may.
+        let registry = if run.trigger.may_push() { registry } else { RegistryAccess { login: None, ..registry } };
         let live =
             self.train(&id.service)?.live.map(|number| self.release(&ReleaseId::new(id.service.clone(), number)));
         Ok(Job {
@@ -200,7 +203,7 @@ impl App {
 
 /// Whether the run is over with it.
 pub(super) fn is_last(report: &Report) -> bool {
-    matches!(report, Report::Succeeded { .. } | Report::Failed { .. } | Report::Cancelled)
+    matches!(report, Report::Succeeded { .. } | Report::Passed | Report::Failed { .. } | Report::Cancelled)
 }
 
 fn stored_line(line: LogLine) -> logs::LogLine {

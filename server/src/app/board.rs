@@ -104,6 +104,7 @@ impl ServiceRow {
             Why::MailWaits { others, .. } if others.is_empty() => Group::Failing,
             Why::NothingPushed
             | Why::RunHeld { .. }
+            | Why::RunDeclined { .. }
             | Why::RunCancelled { .. }
             | Why::NoRelease { .. }
             | Why::Superseded { .. }
@@ -121,7 +122,9 @@ impl ServiceRow {
             Why::AwaitingDecision { .. } | Why::MailWaits { .. } | Why::Claimed { .. } | Why::Expired { .. } => {
                 self.approval.as_ref().is_some_and(|approval| waits_for(approval, caller))
             }
-            Why::Paused { .. } | Why::TooFewRequests { until: None, .. } => caller.may(Role::ReleaseManager),
+            Why::RunHeld { .. } | Why::Paused { .. } | Why::TooFewRequests { until: None, .. } => {
+                caller.may(Role::ReleaseManager)
+            }
             _ => false,
         }
     }

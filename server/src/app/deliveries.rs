@@ -97,7 +97,10 @@ impl App {
                     refs: vec![moved(&trigger.git_ref, &trigger.commit, seen)],
                     ..Extras::default()
                 };
-                Outcome::Done(vec![Event::Triggered { trigger, rerun_of: None }], Box::new(extras))
+                Outcome::Done(
+                    vec![Event::Triggered { trigger, rerun_of: None, hold: self.config.hold }],
+                    Box::new(extras),
+                )
             }
         })
     }
@@ -135,7 +138,11 @@ impl App {
             }
             refs.push(moved(git_ref, commit, seen));
             if !is_first || *git_ref == release_ref {
-                events.push(Event::Triggered { trigger: polled(git_ref, commit), rerun_of: None });
+                events.push(Event::Triggered {
+                    trigger: polled(git_ref, commit),
+                    rerun_of: None,
+                    hold: self.config.hold,
+                });
             }
         }
         let is_listed = |name: &str| name.starts_with("refs/heads/") || name.starts_with("refs/tags/");
@@ -180,7 +187,9 @@ impl App {
             requested_by: Some(origin.actor.clone()),
             ..polled(git_ref, &seen.commit)
         };
-        let applied = self.train_event(name, origin, Event::Triggered { trigger, rerun_of: None }).await?;
+        let applied = self
+            .train_event(name, origin, Event::Triggered { trigger, rerun_of: None, hold: self.config.hold })
+            .await?;
         applied.runs.into_iter().next().ok_or_else(|| AppError::Invalid("no run was made".into()))
     }
 }

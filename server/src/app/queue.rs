@@ -89,16 +89,16 @@ impl EffectQueue {
         self.signal.notify_one();
     }
 
-    /// Whether the effect is still wanted as it was asked for by change `asked_by`.
+    /// Whether the effect is still wanted as it was asked for.
     #[must_use]
-    pub fn is_wanted(&self, key: &str, asked_by: u64) -> bool {
-        self.lock().pending.get(key).is_some_and(|pending| pending.asked_by == asked_by)
+    pub fn is_wanted(&self, key: &str, asked: &PendingEffect) -> bool {
+        self.lock().pending.get(key).is_some_and(|pending| pending.is_same_asking(asked))
     }
 
     /// Notes a failed try; the store has it already.
     pub fn retry(&self, key: &str, effect: PendingEffect) {
         let mut inner = self.lock();
-        if inner.pending.get(key).is_some_and(|pending| pending.asked_by == effect.asked_by) {
+        if inner.pending.get(key).is_some_and(|pending| pending.is_same_asking(&effect)) {
             inner.pending.insert(key.to_owned(), effect);
         }
     }

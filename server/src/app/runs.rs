@@ -46,23 +46,80 @@ impl App {
         Ok(())
     }
 
-    /// Runs the same commit once more. Steps run again; an image of the same inputs is not built again.
+    /// Lets a held run go on. Who may is said by the routes.
     ///
     /// # Errors
-    /// When there is no such run, or it comes from a fork.
+    /// When it does not wait for that.
+    pub async fn run_allow(&self, id: &RunId, origin: Origin) -> Result<(), AppError> {
+        let event = RunEvent::Allowed { by: origin.actor.clone() };
+        self.train_event(&id.service, origin, Event::Run { number: id.number, event }).await?;
+        Ok(())
+    }
+
+    /// Refuses a held run.
+    ///
+    /// # Errors
+    /// When it does not wait for that.
+    pub async fn run_decline(&self, id: &RunId, reason: String, origin: Origin) -> Result<(), AppError> {
+        let event = RunEvent::Declined { by: origin.actor.clone(), reason };
+        self.train_event(&id.service, origin, Event::Run { number: id.number, event }).await?;
+        Ok(())
+    }
+
+    /// Where a person sees all that a held run changes: the forge's own comparison with the release branch, for
+    /// repositories with an address of the web.
+    ///
+    /// # Errors
+    /// When there is no such service.
+    pub fn run_comparison(&self, run: &Run) -> Result<Option<String>, AppError> {
+        let service = self.service(&run.id.service)?;
+        Ok(comparison(&service.repository_url, service.effective_release_branch(), run.trigger.commit.as_str()))
+    }
+
+    /// Runs the same commit once more. Steps run again; an image of the same inputs is not built again. One from a fork is
+    /// held anew.
+    ///
+    /// # Errors
+    /// When there is no such run.
     pub async fn run_rerun(&self, id: &RunId, origin: Origin) -> Result<RunId, AppError> {
         let run = self.run(id)?;
-        if run.trigger.from_fork {
-            return Err(AppError::Forbidden("a pull request from a fork is recorded, not run".into()));
-        }
         let mut trigger = run.trigger.clone();
         trigger.source = TriggerSource::Person;
         trigger.requested_by = Some(origin.actor.clone());
         if trigger.kind == TriggerKind::Push {
             trigger.kind = TriggerKind::Manual;
         }
-        let event = Event::Triggered { trigger, rerun_of: Some(run.id) };
+        let event = Event::Triggered { trigger, rerun_of: Some(run.id), hold: self.config.hold };
         let applied = self.train_event(&id.service, origin, event).await?;
         applied.runs.into_iter().next().ok_or_else(|| AppError::Invalid("no run was made".into()))
+    }
+}
+
+/// The page of GitHub, Gitea, Forgejo and GitLab that compares a commit with a branch.
+fn comparison(repository_url: &str, branch: &str, commit: &str) -> Option<String> {
+    let mut url = url::Url::parse(repository_url).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
+    url.host_str()?;
+    url.set_username("").ok()?;
+    url.set_password(None).ok()?;
+    url.set_query(None);
+    url.set_fragment(None);
+    let path = url.path().trim_end_matches('/').trim_end_matches(".git").to_owned();
+    url.set_path(&path);
+    url.path_segments_mut().ok()?.push("compare").push(&format!("{branch}...{commit}"));
+    Some(url.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::comparison;
+
+    #[test]
+    fn the_comparison_is_on_the_forge_and_carries_no_password() {
+        let at = |url| comparison(url, "main", "abc");
+        let there = Some("https://git.example/team/shop/compare/main...abc".to_owned());
+        assert_eq!(at("https://git.example/team/shop.git"), there);
+        assert_eq!(at("https://ann:secret@git.example/team/shop/?x=1#y"), there);
+        assert_eq!(at("ssh://git@git.example/team/shop.git"), None);
+        assert_eq!(at("git@git.example:team/shop.git"), None);
     }
 }

@@ -150,7 +150,7 @@ impl App {
         let service = pending.effect.service().clone();
         let lock = self.lock_of(&service);
         let _held = lock.lock().await;
-        if !self.queue.is_wanted(key, pending.asked_by) {
+        if !self.queue.is_wanted(key, pending) {
             tracing::info!(effect = key, "no longer wanted, its outcome is dropped");
             return Ok(());
         }
@@ -206,7 +206,8 @@ impl App {
             let overlay = Overlay { store: &*self.store, decided: &decided };
             let change = decide(&record, &train, &overlay, event, at)?;
             if matches!(event, Event::Triggered { .. }) {
-                applied.runs.extend(change.runs.values().map(|run| run.id.clone()));
+                // The new one has the last number; others may have made room for it.
+                applied.runs.extend(change.runs.values().next_back().map(|run| run.id.clone()));
             }
             train = change.train.clone();
             decided.push(change);

@@ -260,13 +260,13 @@ pub(crate) fn state(paint: Paint, word: &str) -> String {
         }
         "failed" | "test_failed" | "rejected" | "rolled_back" | "rolling_back" | "draining_back" | "refused"
         | "timed_out" | "failing" => paint.bad(&format!("✗ {words}")),
-        "held" | "queued" | "waiting_for_test" | "waiting_for_rollout" | "waiting" | "pending" => {
+        "queued" | "waiting_for_test" | "waiting_for_rollout" | "waiting" | "pending" => {
             paint.dim(&format!("… {words}"))
         }
-        "awaiting_approval" | "open" | "expired" | "paused" | "needs_you" | "insufficient" => {
+        "held" | "awaiting_approval" | "open" | "expired" | "paused" | "needs_you" | "insufficient" => {
             paint.warn(&format!("! {words}"))
         }
-        "cancelled" | "superseded" | "retired" | "skipped" | "ignored" | "idle" | "disabled" => {
+        "cancelled" | "declined" | "superseded" | "retired" | "skipped" | "ignored" | "idle" | "disabled" => {
             paint.dim(&format!("- {words}"))
         }
         _ => paint.moving(&format!("● {words}")),

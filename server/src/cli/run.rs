@@ -55,6 +55,21 @@ enum Verb {
         #[arg(long, default_value = "")]
         reason: String,
     },
+    /// Let a held run go on: a pull request from a fork
+    Allow {
+        /// Which: SERVICE/NUMBER
+        run: RunId,
+        #[command(flatten)]
+        watch: WatchNew,
+    },
+    /// Refuse a held run
+    Decline {
+        /// Which: SERVICE/NUMBER
+        run: RunId,
+        /// Why; people see it
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
     /// Run the same commit once more
     Rerun {
         /// Which: SERVICE/NUMBER
@@ -112,6 +127,18 @@ pub(crate) async fn run(context: &Context, arguments: &Arguments) -> Result<Exit
             let what = format!("cannot stop run {run}");
             let body = model::Cancel { reason: reason.clone() };
             let now: Answer<model::Run> = client.send(&what, Method::POST, &path(run, "/cancel"), &body).await?;
+            context.out.answer(&now, |paint, now| format!("{} {run}\n", state(paint, &now.state)))?;
+            Ok(Exit::Ok)
+        }
+        Verb::Allow { run, watch } => {
+            let what = format!("cannot allow run {run}");
+            let now: Answer<model::Run> = client.send(&what, Method::POST, &path(run, "/allow"), &json!({})).await?;
+            started(context, &client, now, watch).await
+        }
+        Verb::Decline { run, reason } => {
+            let what = format!("cannot decline run {run}");
+            let body = model::Decline { reason: reason.clone() };
+            let now: Answer<model::Run> = client.send(&what, Method::POST, &path(run, "/decline"), &body).await?;
             context.out.answer(&now, |paint, now| format!("{} {run}\n", state(paint, &now.state)))?;
             Ok(Exit::Ok)
         }
@@ -196,8 +223,8 @@ pub(super) fn ended_by_person(why: &model::Why) -> bool {
 /// The exit code for a run that is over.
 fn exit_of(run: &model::Run) -> Exit {
     match run.state.as_str() {
-        "succeeded" => Exit::Ok,
-        "cancelled" => Exit::Aborted,
+        "succeeded" | "passed" => Exit::Ok,
+        "cancelled" | "declined" => Exit::Aborted,
         "held" => Exit::WaitingForPerson,
         _ => Exit::RunFailed,
     }
@@ -275,8 +302,13 @@ fn show(context: &Context, paint: Paint, run: &model::Run) -> String {
                 run.reused_from.map(|from| format!("run {from}: the inputs are the same")).unwrap_or_default(),
             ),
             ("release", run.release.map(|release| release.to_string()).unwrap_or_default()),
+            ("allowed", run.allowed_by.as_deref().map(clean).unwrap_or_default()),
+            ("compare", run.comparison_url.as_deref().map(clean).unwrap_or_default()),
         ],
     );
+    if let Some(proposal) = run.proposal.as_ref().filter(|_| run.state == "held") {
+        text.push_str(&proposed(paint, proposal));
+    }
     if !run.steps.is_empty() {
         let row = |step: &model::Step| {
             let took =
@@ -291,9 +323,44 @@ fn show(context: &Context, paint: Paint, run: &model::Run) -> String {
     text
 }
 
+/// What a held run would do: a stranger wrote it.
+fn proposed(paint: Paint, proposal: &model::Proposal) -> String {
+    let mut text = String::from("\n");
+    if let Some(problem) = &proposal.problem {
+        text.push_str(&format!("{}\n", paint.warn(&clean(problem))));
+    }
+    text.push_str(&format!("{} files differ from the release branch\n", proposal.files_changed));
+    for step in &proposal.steps {
+        text.push_str(&format!("would run {} in {}\n", paint.bold(&clean(&step.name)), clean(&step.image)));
+        text.extend(step.commands.iter().map(|command| format!("  {}\n", clean(command))));
+    }
+    if proposal.file_changed {
+        text.push_str(&paint.warn("it changes the pipeline file:"));
+        text.push('\n');
+        text.extend(proposal.diff.iter().map(|line| format!("  {}\n", clean(line))));
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_held_run_would_do_is_shown_and_cannot_steer_the_terminal() {
+        let step = model::ProposedStep { name: "test".into(), image: "node:22".into(), commands: vec!["ls".into()] };
+        let proposal = model::Proposal {
+            pipeline_file: Some(".windlass.yaml".into()),
+            file_changed: true,
+            diff: vec!["+ \u{1b}[2Jgone".into()],
+            steps: vec![step],
+            files_changed: 3,
+            problem: None,
+        };
+        let shown = proposed(Paint::OFF, &proposal);
+        assert!(shown.contains("would run test in node:22\n  ls\n") && shown.contains("changes the pipeline file"));
+        assert!(!shown.contains('\u{1b}'));
+    }
 
     pub(super) fn a_run(state: &str) -> model::Run {
         serde_json::from_value(json!({
@@ -313,8 +380,8 @@ mod tests {
 
     #[test]
     fn a_watched_run_ends_with_its_result() {
-        let exits = ["succeeded", "failed", "cancelled", "held"].map(|state| exit_of(&a_run(state)).code());
-        assert_eq!(exits, [0, 10, 12, 13]);
+        let states = ["succeeded", "passed", "failed", "cancelled", "declined", "held"];
+        assert_eq!(states.map(|state| exit_of(&a_run(state)).code()), [0, 0, 10, 12, 12, 13]);
     }
 
     #[test]

@@ -44,15 +44,7 @@ fn list(repository: &Repository) -> Result<RemoteListing, TryAgain> {
         .url
         .parse()
         .map_err(|error| TryAgain(format!("the repository's address cannot be followed: {error}")))?;
-    let credential = match &repository.credential {
-        GitAccess::None => GitCredential::None,
-        GitAccess::Token { user, token } => {
-            GitCredential::Token { user: user.clone(), secret: SecretString::from(token.expose()) }
-        }
-        GitAccess::SshKey { key } => {
-            GitCredential::SshKey { private_key_openssh: SecretString::from(key.expose()), passphrase: None }
-        }
-    };
+    let credential = credential_of(repository);
     let options = GitOptions {
         total_timeout_ms: POLL_TIMEOUT_MS,
         ca_pem: repository.ca_pem.clone(),
@@ -60,4 +52,17 @@ fn list(repository: &Repository) -> Result<RemoteListing, TryAgain> {
         ..GitOptions::default()
     };
     ls_remote(&url, &credential, &options).map_err(failed)
+}
+
+/// What opens a repository, as the git client takes it.
+pub(super) fn credential_of(repository: &Repository) -> GitCredential {
+    match &repository.credential {
+        GitAccess::None => GitCredential::None,
+        GitAccess::Token { user, token } => {
+            GitCredential::Token { user: user.clone(), secret: SecretString::from(token.expose()) }
+        }
+        GitAccess::SshKey { key } => {
+            GitCredential::SshKey { private_key_openssh: SecretString::from(key.expose()), passphrase: None }
+        }
+    }
 }

@@ -202,7 +202,6 @@ impl Page<'_> {
 pub enum Disabled {
     RunEnded { at_ms: i64 },
     RunNotEnded,
-    FromFork,
     PausedResumeFirst,
     LastStep,
     RolloutEnded,

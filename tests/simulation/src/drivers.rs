@@ -4,9 +4,11 @@
 use pipelines::{
     approval::{ApprovalEvent, ApprovalState, Reminder},
     effect::Effect,
+    hold::HoldEnd,
     ids::{CommitSha, Digest, Environment, ReleaseId, RevisionId, RolloutId},
     release::{Release, ReleaseEvent, ReleaseState},
     rollout::{Rollout, RolloutEvent, RolloutState},
+    run::RunEvent,
     train::{Event, production_traffic},
     trigger::{SeenRef, Trigger, TriggerKind, TriggerSource},
 };
@@ -15,7 +17,7 @@ use crate::{
     promise::{Promise, Violation},
     sim::Sim,
     store::Input,
-    world::RELEASE_REF,
+    world::{HOLD, RELEASE_REF},
 };
 
 /// How one step of an effect went.
@@ -76,6 +78,14 @@ impl Sim {
         match effect {
             Effect::ProcessDelivery { delivery, .. } => self.process_delivery(*delivery),
             Effect::PollRepository { .. } => self.poll(),
+            Effect::InspectRun { run } => {
+                let proposal = Box::default();
+                event(Event::Run { number: run.number, event: RunEvent::Inspected { proposal } })
+            }
+            Effect::ExpireHold { run, .. } => {
+                let end = HoldEnd::Expired;
+                event(Event::Run { number: run.number, event: RunEvent::HoldEnded { end } })
+            }
             Effect::ExecuteRun { run } => Err(Violation::new(Promise::GoesOn, format!("{run} is for the runner"))),
             Effect::DeployTest { release } => self.deploy_test(release, progress),
             Effect::SendApprovalMail { release, round, tester, reminder: None } => {
@@ -116,7 +126,7 @@ impl Sim {
             return done();
         }
         let input = Input {
-            events: vec![Event::Triggered { trigger: trigger.clone(), rerun_of: None }],
+            events: vec![Event::Triggered { trigger: trigger.clone(), rerun_of: None, hold: HOLD }],
             refs: vec![(trigger.git_ref.clone(), moved(seen, &trigger.commit))],
             ..Input::default()
         };
@@ -134,7 +144,7 @@ impl Sim {
             input.refs.push((git_ref.clone(), moved(seen, commit)));
             if !is_first || git_ref == RELEASE_REF {
                 let trigger = trigger(git_ref, commit, TriggerSource::Poll);
-                input.events.push(Event::Triggered { trigger, rerun_of: None });
+                input.events.push(Event::Triggered { trigger, rerun_of: None, hold: HOLD });
             }
         }
         let service = &self.store.service;

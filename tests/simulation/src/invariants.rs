@@ -18,7 +18,7 @@ use crate::{
     people::ACCOUNTS,
     promise::{Promise, Violation},
     sim::Sim,
-    world::{DEPUTIES, RELEASE_REF, TESTERS},
+    world::{DEPUTIES, HOLD, RELEASE_REF, TESTERS},
 };
 
 /// What was seen after the step before.
@@ -72,6 +72,7 @@ impl Sim {
         for release in self.store.releases.values().filter(|release| is_approved_or_later(&release.state)) {
             self.check_approval(release)?;
         }
+        self.check_strangers()?;
         self.check_someone_moves_it()?;
         self.check_test_environment()?;
         self.check_live_order()?;
@@ -164,12 +165,36 @@ impl Sim {
         Ok(())
     }
 
+    /// What a stranger wrote runs only by a person's word, and never ends in an image.
+    fn check_strangers(&self) -> Result<(), Violation> {
+        let mut held = Vec::new();
+        for run in self.store.runs.values() {
+            if matches!(run.state, RunState::Held { .. }) {
+                held.push(run.id.number);
+                continue;
+            }
+            if self.world.strangers.contains(&run.trigger.commit) {
+                let was_refused = run.started_at.is_none();
+                promise!(Approved: run.allowed_by.is_some() || was_refused, "run {} of a stranger was never allowed", run.id);
+                promise!(Approved: run.digest().is_none(), "run {} of a stranger pushed an image", run.id);
+            }
+        }
+        promise!(GoesOn: held == self.store.train.held, "{held:?} are held, the train says {:?}", self.store.train.held);
+        promise!(Bounded: held.len() <= HOLD.runs_max as usize, "{} runs are held at once", held.len());
+        Ok(())
+    }
+
     /// Whatever is under way has an effect, or something before it, that will move it.
     fn check_someone_moves_it(&self) -> Result<(), Violation> {
         let train = &self.store.train;
         let asked = |effect: Effect| self.store.effects.contains_key(&effect.key());
         for run in self.store.runs.values().filter(|run| !run.state.is_final()) {
-            promise!(GoesOn: asked(Effect::ExecuteRun { run: run.id.clone() }), "nobody executes run {}", run.id);
+            let run_id = run.id.clone();
+            let next = match run.state {
+                RunState::Held { .. } => Effect::ExpireHold { run: run_id, due_at: self.now },
+                _ => Effect::ExecuteRun { run: run_id },
+            };
+            promise!(GoesOn: asked(next), "nobody executes or asks about run {}", run.id);
         }
         for release in self.store.releases.values() {
             let (id, number) = (release.id.clone(), release.id.number);

@@ -9,6 +9,7 @@ use std::{
 
 use pipelines::{
     approval::{Actor, ApprovalEvent, ApprovalState, Decision, Proof},
+    hold::HoldEnd,
     ids::{Digest, RunnerName},
     protocol::{Blame, CommitInfo, Report, StepOutcome},
     release::{ReleaseEvent, ReleaseState},
@@ -16,7 +17,7 @@ use pipelines::{
     run::{RunEvent, RunState},
     time::UnixMs,
     train::{Event, Train},
-    trigger::TriggerSource,
+    trigger::{Trigger, TriggerSource},
 };
 
 use crate::{
@@ -25,7 +26,7 @@ use crate::{
     stage::{NOW, QA, RUNNER, Stage, acknowledged, stats},
     stats::Pair,
     store::Store,
-    world::{RELEASE_REF, tag_of},
+    world::{HOLD, RELEASE_REF, tag_of},
 };
 
 /// A machine with states of its own.
@@ -107,6 +108,8 @@ variants! {
         RunState::Succeeded { .. } => [RunState::Succeeded { digest: digest() }],
         RunState::Failed { .. } => [RunState::Failed { blame: Blame::Code, reason: why() }],
         RunState::Cancelled => [RunState::Cancelled],
+        RunState::Declined { .. } => [RunState::Declined { reason: why() }],
+        RunState::Passed => [RunState::Passed],
     }
 }
 
@@ -120,6 +123,7 @@ variants! {
         Report::Succeeded { .. } => [succeeded(digest()), succeeded(Digest::of(b"another image"))],
         Report::Failed { .. } => [Report::Failed { blame: Blame::Infrastructure, reason: why() }],
         Report::Cancelled => [Report::Cancelled],
+        Report::Passed => [Report::Passed],
     }
 }
 
@@ -128,6 +132,10 @@ variants! {
         RunEvent::Leased { .. } => [RunEvent::Leased { runner: runner(RUNNER) }, RunEvent::Leased { runner: runner("nobody") }],
         RunEvent::Reported { .. } => [RunEvent::Reported { report: plan.clone() }],
         RunEvent::CancelRequested { .. } => [RunEvent::CancelRequested { reason: why() }],
+        RunEvent::Inspected { .. } => [RunEvent::Inspected { proposal: Box::default() }],
+        RunEvent::Allowed { .. } => [RunEvent::Allowed { by: why() }],
+        RunEvent::Declined { .. } => [RunEvent::Declined { by: why(), reason: why() }],
+        RunEvent::HoldEnded { .. } => [RunEvent::HoldEnded { end: HoldEnd::Expired }],
     }
 }
 
@@ -399,7 +407,7 @@ fn train_events(store: &Store) -> Vec<Event> {
     let by = || "ann".to_owned();
     let sha = commit().sha;
     let mut events = vec![
-        Event::Triggered { trigger: trigger(RELEASE_REF, &sha, TriggerSource::Hook), rerun_of: None },
+        Event::Triggered { trigger: trigger(RELEASE_REF, &sha, TriggerSource::Hook), rerun_of: None, hold: HOLD },
         Event::Replace { by: by() },
     ];
     for number in 1..=store.train.last_run + 1 {
@@ -459,8 +467,13 @@ pub fn table(machine: Machine) -> Table {
             let run = stage.0.runs[&1].clone();
             let plan = run.plan.clone().expect("a built run has a plan");
             let plan = Report::Prepared { steps: Vec::new(), plan: Box::new(plan), releases: true };
-            for state in run_states() {
-                let run = pipelines::run::Run { state, ..run.clone() };
+            // What a fork wrote ends otherwise.
+            let forked = Trigger { from_fork: true, ..run.trigger.clone() };
+            let triggers = [run.trigger.clone(), forked];
+            for (state, trigger) in
+                run_states().into_iter().flat_map(|state| triggers.iter().map(move |trigger| (state.clone(), trigger)))
+            {
+                let run = pipelines::run::Run { state, trigger: trigger.clone(), ..run.clone() };
                 for event in all_run_events(&plan) {
                     let next = run.transition(&event, NOW).ok();
                     note(run.state.word(), event.word(), next.map(|next| next.state.word()));

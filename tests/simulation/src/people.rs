@@ -7,7 +7,7 @@ use pipelines::{
     rollout::RolloutEvent,
     run::RunEvent,
     train::Event,
-    trigger::{TriggerKind, TriggerSource},
+    trigger::{Trigger, TriggerKind, TriggerSource},
 };
 
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     promise::{Promise, Violation},
     sim::Sim,
     store::Store,
-    world::{DEPUTIES, RELEASE_REF, TESTERS},
+    world::{DEPUTIES, HOLD, RELEASE_REF, TESTERS},
 };
 
 /// Accounts of those who may decide; `qa` is a tester too, who also comes by the link.
@@ -41,7 +41,7 @@ impl Sim {
     /// A commit is pushed; its hook may come twice, or never.
     pub(crate) fn push(&mut self) {
         let git_ref = if self.rng.chance(85) { RELEASE_REF } else { "refs/heads/side" };
-        if self.rng.chance(8) {
+        if self.rng.chance(30) {
             self.push_from_fork();
         }
         let Some(commit) = self.world.push(git_ref, &mut self.rng) else { return };
@@ -61,14 +61,35 @@ impl Sim {
         }
     }
 
-    /// Somebody from outside opens a pull request.
+    /// A stranger opens a pull request, or pushes to one.
     fn push_from_fork(&mut self) {
+        let number = 1 + self.rng.below(4);
         let Some(commit) = self.world.commit_from_fork(&mut self.rng) else { return };
-        let mut trigger = trigger("refs/pull/7/head", &commit, TriggerSource::Hook);
-        (trigger.kind, trigger.pull_request, trigger.from_fork) = (TriggerKind::PullRequest, Some(7), true);
-        if !self.disk_is_full {
-            self.store.record_delivery(trigger, self.now);
+        self.say(|| format!("{} is pushed to pull request {number} of a fork", commit.short()));
+        let trigger = Trigger {
+            kind: TriggerKind::PullRequest,
+            pull_request: Some(number),
+            from_fork: self.safe.asks_first,
+            ..trigger(&format!("refs/pull/{number}/head"), &commit, TriggerSource::Hook)
+        };
+        let times = if self.rng.chance(10) { 2 } else { 1 };
+        for _ in 0..times {
+            if !self.disk_is_full {
+                self.store.record_delivery(trigger.clone(), self.now);
+            }
         }
+    }
+
+    /// A release manager has a word on a held run, or on one that is not held any more.
+    fn hold_act(&mut self) -> Event {
+        let held = self.rng.pick(&self.store.train.held).copied();
+        let number = held.filter(|_| self.rng.chance(90)).unwrap_or_else(|| self.some_number());
+        let by = "boss".to_owned();
+        let event = match self.rng.below(3) {
+            0 => RunEvent::Declined { by, reason: "odd".into() },
+            _ => RunEvent::Allowed { by },
+        };
+        Event::Run { number, event }
     }
 
     /// Somebody does something.
@@ -90,6 +111,7 @@ impl Sim {
                     Event::Run { number: self.some_number(), event: RunEvent::CancelRequested { reason } }
                 }
                 11 => self.run_again(),
+                18..=20 => self.hold_act(),
                 12..=14 => self.rollout_act(),
                 15..=17 => self.approval_act(),
                 _ => return,
@@ -151,9 +173,12 @@ impl Sim {
         match self.store.runs.get(&number) {
             Some(run) => {
                 let mut trigger = run.trigger.clone();
-                (trigger.kind, trigger.source) = (TriggerKind::Manual, TriggerSource::Person);
+                trigger.source = TriggerSource::Person;
+                if trigger.kind == TriggerKind::Push {
+                    trigger.kind = TriggerKind::Manual;
+                }
                 trigger.requested_by = Some("ann".into());
-                Event::Triggered { trigger, rerun_of: Some(run.id.clone()) }
+                Event::Triggered { trigger, rerun_of: Some(run.id.clone()), hold: HOLD }
             }
             None => Event::Replace { by: "ann".into() },
         }

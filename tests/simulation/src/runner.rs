@@ -101,6 +101,10 @@ impl Sim {
                 return Ok(self.last_report(job, Report::Failed { blame: Blame::Code, reason: "red".into() }));
             }
             3 => Report::StepFinished { step: step(), at, outcome: StepOutcome::Passed },
+            4 if run.trigger.from_fork => {
+                *self.stats.performed.entry(EffectKind::ExecuteRun).or_default() += 1;
+                return Ok(self.last_report(job, Report::Passed));
+            }
             4 => {
                 self.world.push_image(job.run);
                 self.point(EffectKind::ExecuteRun, Point::Answered);

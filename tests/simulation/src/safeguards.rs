@@ -44,4 +44,6 @@ safeguards! {
     remembers_refs breaks "two runs",
     /// The repository is polled: a hook that was lost is made up for.
     polls breaks "was run last",
+    /// A hook says that a commit comes from a fork, and so a person is asked.
+    asks_first breaks "of a stranger",
 }

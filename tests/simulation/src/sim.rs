@@ -340,7 +340,8 @@ impl Sim {
     fn chaos_step(&mut self) -> Result<(), Violation> {
         self.now = self.now.plus_ms(self.rng.below(400));
         let is_timer = |performance: &Performance| {
-            matches!(performance.pending.effect.kind(), EffectKind::ExpireApproval | EffectKind::RemindTesters)
+            use EffectKind::{ExpireApproval, ExpireHold, RemindTesters};
+            matches!(performance.pending.effect.kind(), ExpireApproval | ExpireHold | RemindTesters)
         };
         // By pure chance the clock would hardly ever be set back at the one moment at which it matters.
         if self.process.performing.values().any(is_timer) && self.rng.chance(8) {
@@ -429,7 +430,7 @@ impl Sim {
             EffectKind::ExecuteRun => false,
             EffectKind::PollRepository => polls_too,
             EffectKind::RemindTesters => reminders_too,
-            EffectKind::ExpireApproval => expiries_too,
+            EffectKind::ExpireApproval | EffectKind::ExpireHold => expiries_too,
             _ => true,
         });
         let Some(next) = due.map(|pending| pending.not_before).filter(|next| *next > self.now).min() else {
@@ -580,7 +581,7 @@ impl Sim {
         if !is_durable && self.point(kind, Point::Storing) {
             return;
         }
-        let is_wanted = self.store.effects.get(key).is_some_and(|now| now.asked_by == pending.asked_by);
+        let is_wanted = self.store.effects.get(key).is_some_and(|now| now.is_same_asking(pending));
         if self.safe.asked_by && !is_wanted {
             self.say(|| format!("{key}: no longer wanted"));
             return;

@@ -49,7 +49,11 @@ impl Stage {
     /// A commit is pushed; its run waits.
     pub(crate) fn push(self) -> Self {
         let sha = format!("{:040x}", self.0.train.last_run + 1).parse().expect("a good commit");
-        self.on(Event::Triggered { trigger: trigger(RELEASE_REF, &sha, TriggerSource::Hook), rerun_of: None })
+        self.on(Event::Triggered {
+            trigger: trigger(RELEASE_REF, &sha, TriggerSource::Hook),
+            rerun_of: None,
+            hold: HOLD,
+        })
     }
 
     fn run_event(self, event: RunEvent) -> Self {

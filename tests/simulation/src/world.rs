@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pipelines::{
     approval::Reminder,
+    hold::HoldBounds,
     ids::{CommitSha, Digest, Environment, RevisionId},
     plan::{CanaryStep, Check, DeliveryPlan, DeployPlan, JudgePolicy, Metric, ProductionPlan, Strategy, TestPlan},
     rollout::judge::RevisionStats,
@@ -19,6 +20,8 @@ use crate::{
 
 pub(crate) const TESTERS: [&str; 3] = ["dev@example.com", "lee@example.com", "qa@example.com"];
 pub(crate) const DEPUTIES: [&str; 2] = ["sub@example.com", "vic@example.com"];
+/// Tight, so that waiting runs are pushed out and expire.
+pub(crate) const HOLD: HoldBounds = HoldBounds { runs_max: 2, expires_ms: 60_000 };
 pub(crate) const RELEASE_REF: &str = "refs/heads/main";
 
 /// What a commit turns out to be.
@@ -128,6 +131,8 @@ pub(crate) struct World {
     pub(crate) mailbox: BTreeMap<String, BTreeSet<String>>,
     /// The reminder that came last to somebody, by release, round and person.
     reminded: BTreeMap<(u32, u32, String), Reminder>,
+    /// Commits of forks.
+    pub(crate) strangers: BTreeSet<CommitSha>,
     pub(crate) requests: u64,
     /// Whoever visits has gone for a while.
     pub(crate) is_quiet: bool,
@@ -141,10 +146,11 @@ impl World {
         Some(sha)
     }
 
-    /// A commit at which no ref of the repository is.
+    /// A stranger's commit, at which no ref of the repository is.
     pub(crate) fn commit_from_fork(&mut self, rng: &mut Rng) -> Option<CommitSha> {
         let sha: CommitSha = format!("{:040x}", self.commits.len() + 1).parse().ok()?;
         self.commits.insert(sha.clone(), Commit::new(rng));
+        self.strangers.insert(sha.clone());
         Some(sha)
     }
 

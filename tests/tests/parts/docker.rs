@@ -59,6 +59,7 @@ impl Bench {
             workdir: "/".to_owned(),
             network: None,
             limits: limits(),
+            file_bytes_max: 1 << 30,
             user: None,
             labels: self.labels(),
             timeout: Duration::from_secs(60),

@@ -3,6 +3,10 @@
 
 #[path = "runner/desk.rs"]
 mod desk;
+#[path = "runner/hostile.rs"]
+mod hostile;
+#[path = "runner/isolation.rs"]
+mod isolation;
 
 use std::sync::Arc;
 use std::time::Duration;

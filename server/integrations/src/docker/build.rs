@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 use super::image::{check_reference, credentials};
 use super::{DockerError, Engine, Limits, RegistryAuth};
 
-/// Limits of a build in the builder's API, which takes 32 bits.
-const MAX_BUILD_MEMORY_BYTES: u64 = i32::MAX as u64;
+/// The most memory of a command of a build, in bytes: the builder's API takes 32 bits.
+pub const MAX_BUILD_MEMORY_BYTES: u64 = i32::MAX as u64;
 /// Period in which the share of processors is counted, microseconds: the kernel's own default.
 const CPU_PERIOD_US: i32 = 100_000;
 

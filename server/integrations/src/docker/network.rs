@@ -1,14 +1,26 @@
-//! Networks of the engine: one per run, one for services. Which container joins which is said where it is made.
+//! Networks of the engine: one per run, whose interfaces a firewall can tell from others. Which container joins which is said where it is made.
 
 use std::collections::{BTreeMap, HashMap};
+
+use pipelines::ids::Digest;
 
 use bollard::models::NetworkCreateRequest;
 use bollard::query_parameters::ListNetworksOptionsBuilder;
 
 use super::{DockerError, Engine, check_name};
 
+/// The engine's option for the name of the interface (Docker's bridge driver).
+const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
+
+/// The name of a network's interface on the host, which the kernel keeps to 15 letters.
+#[must_use]
+pub fn bridge_name(network: &str) -> String {
+    format!("wlr-{:.10}", Digest::of(network.as_bytes()).short())
+}
+
 impl Engine {
-    /// Makes a bridge network of that name, or finds it. Names are not unique on an engine, so one name belongs to one
+    /// Makes a bridge network of that name, or finds it. Its interface on the host is called `wlr-` and ten letters, so that
+    /// one rule of a firewall (`wlr-+`) is about all of them. Names are not unique on an engine, so one name belongs to one
     /// caller at a time.
     ///
     /// # Errors
@@ -26,6 +38,7 @@ impl Engine {
             name: name.to_owned(),
             driver: Some("bridge".to_owned()),
             labels: Some(labels.clone().into_iter().collect()),
+            options: Some(HashMap::from([(BRIDGE_NAME.to_owned(), bridge_name(name))])),
             ..Default::default()
         };
         self.docker.create_network(request).await.map(drop).map_err(self.failed("make the network"))

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use bollard::errors::Error as BollardError;
-use bollard::models::{ContainerCreateBody, HostConfig};
+use bollard::models::{ContainerCreateBody, HostConfig, ResourcesUlimits};
 use bollard::query_parameters::{CreateContainerOptionsBuilder, StartContainerOptions, WaitContainerOptionsBuilder};
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
@@ -20,6 +20,8 @@ use super::{
 
 /// The script is one argument of a process, and Linux takes 128 KiB of that.
 const MAX_SCRIPT_BYTES: usize = 120 * 1024;
+/// How much rather a step is killed than others when memory ends (proc(5), `oom_score_adj`).
+const STEP_OOM_SCORE: i64 = 500;
 /// Pause before a broken wait is taken up again.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
@@ -53,6 +55,8 @@ pub struct StepContainer {
     pub network: Option<String>,
     /// Limits.
     pub limits: Limits,
+    /// The largest file that it may write, in bytes.
+    pub file_bytes_max: u64,
     /// User instead of the image's own.
     pub user: Option<String>,
     /// Labels, for finding it again.
@@ -245,6 +249,10 @@ impl Engine {
                 memory_swap: Some(step.limits.memory()),
                 nano_cpus: Some(step.limits.nano_cpus()),
                 pids_limit: Some(i64::from(step.limits.pids)),
+                ulimits: Some(vec![file_limit(step.file_bytes_max)]),
+                ipc_mode: Some("private".to_owned()),
+                // When the machine runs out of memory, a step goes before the server.
+                oom_score_adj: Some(STEP_OOM_SCORE),
                 init: Some(true),
                 privileged: Some(false),
                 security_opt: Some(vec!["no-new-privileges".to_owned()]),
@@ -345,6 +353,12 @@ fn binds(mounts: &[Mount]) -> Result<Vec<String>, DockerError> {
             Ok(format!("{host}:{container}:{}", if mount.read_only { "ro" } else { "rw" }))
         })
         .collect()
+}
+
+/// The kernel cuts a file there, whoever writes it.
+fn file_limit(bytes: u64) -> ResourcesUlimits {
+    let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+    ResourcesUlimits { name: Some("fsize".to_owned()), soft: Some(bytes), hard: Some(bytes) }
 }
 
 /// Prints each command, then runs it; the first that fails ends the script.

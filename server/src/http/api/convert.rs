@@ -6,6 +6,7 @@ mod stations;
 use pipelines::{
     approval::{Approval, ApprovalState, Decision, Proof},
     effect::PendingEffect,
+    hold::{Proposal, ProposedStep},
     ids::ReleaseId,
     journal::{Channel, Entry},
     protocol::{Blame, StepOutcome},
@@ -134,12 +135,12 @@ pub(super) fn run(app: &App, run: &Run) -> Result<model::Run, AppError> {
 
 fn run_with(app: &App, run: &Run, reason_why: &Why) -> Result<model::Run, AppError> {
     let (runner, reason, blamed) = match &run.state {
-        RunState::Held { reason } => (None, Some(reason.clone()), None),
+        RunState::Held { reason } | RunState::Declined { reason } => (None, Some(reason.clone()), None),
         RunState::Running { runner } => (Some(runner.to_string()), None, None),
         RunState::Cancelling { runner } => (Some(runner.to_string()), run.cancel_reason.clone(), None),
         RunState::Failed { blame: whose, reason } => (None, Some(reason.clone()), Some(blame(*whose))),
         RunState::Cancelled => (None, run.cancel_reason.clone(), None),
-        RunState::Queued | RunState::Succeeded { .. } => (None, None, None),
+        RunState::Queued | RunState::Passed | RunState::Succeeded { .. } => (None, None, None),
     };
     let queue = match reason_why {
         Why::RunQueued { position, of } => Some(model::QueuePlace { position: *position, of: *of }),
@@ -186,8 +187,19 @@ fn run_with(app: &App, run: &Run, reason_why: &Why) -> Result<model::Run, AppErr
         reused_from: run.reused_from.as_ref().map(|run| run.number),
         rerun_of: run.rerun_of.as_ref().map(|run| run.number),
         release: made_release.then_some(run.id.number),
+        from_fork: run.trigger.from_fork,
+        allowed_by: run.allowed_by.clone(),
+        proposal: run.proposal.as_ref().map(proposal),
+        comparison_url: if run.trigger.from_fork { app.run_comparison(run)? } else { None },
         why: why(reason_why),
     })
+}
+
+fn proposal(proposal: &Proposal) -> model::Proposal {
+    let Proposal { pipeline_file, file_changed, diff, steps, files_changed, problem } = proposal.clone();
+    let step = |step: ProposedStep| model::ProposedStep { name: step.name, image: step.image, commands: step.commands };
+    let steps = steps.into_iter().map(step).collect();
+    model::Proposal { pipeline_file, file_changed, diff, steps, files_changed, problem }
 }
 
 fn step(step: &StepRecord) -> model::Step {

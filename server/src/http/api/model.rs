@@ -22,7 +22,7 @@ pub use board::{BoardRow, Finding, Health, PendingEffect, Server, Station};
 pub use log::{Event, LogHit, LogLine, LogSearch, LogWindow};
 pub use release::{Approval, Change, Claim, Decide, Decision, NextReminder, Release, Rollback, Undelivered};
 pub use rollout::{Check, Judgement, Measured, Rollout, RolloutAct, RolloutVerb, Sample, Share, Stage};
-pub use run::{Cancel, NewRun, QueuePlace, Run, Step};
+pub use run::{Cancel, Decline, NewRun, Proposal, ProposedStep, QueuePlace, Run, Step};
 pub use secret::{NamedSecret, SecretInput};
 pub use service::{Credential, CredentialKind, Delivery, Diagnostic, Lint, LintReport, Service, ServiceInput};
 

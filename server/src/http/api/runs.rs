@@ -74,6 +74,29 @@ pub async fn cancel_run(
     reply(convert::run(&app, &app.run(&id)?)?)
 }
 
+/// Lets a held run go on: a pull request from a fork.
+#[utoipa::path(post, path = "/api/v1/services/{service}/runs/{number}/allow", tag = "runs",
+    params(("service" = String, Path), ("number" = u32, Path)),
+    responses((status = 200, body = Answer<model::Run>, description = "as it is now")))]
+pub async fn allow_run(State(app): State<Arc<App>>, Signed(caller): Signed, OfRun(id): OfRun) -> Reply<model::Run> {
+    app.run_allow(&id, caller.origin()).await?;
+    reply(convert::run(&app, &app.run(&id)?)?)
+}
+
+/// Refuses a held run.
+#[utoipa::path(post, path = "/api/v1/services/{service}/runs/{number}/decline", tag = "runs",
+    params(("service" = String, Path), ("number" = u32, Path)), request_body = model::Decline,
+    responses((status = 200, body = Answer<model::Run>, description = "as it is now")))]
+pub async fn decline_run(
+    State(app): State<Arc<App>>,
+    Signed(caller): Signed,
+    OfRun(id): OfRun,
+    Body(decline): Body<model::Decline>,
+) -> Reply<model::Run> {
+    app.run_decline(&id, decline.reason, caller.origin()).await?;
+    reply(convert::run(&app, &app.run(&id)?)?)
+}
+
 /// Runs the same commit once more.
 #[utoipa::path(post, path = "/api/v1/services/{service}/runs/{number}/rerun", tag = "runs",
     params(("service" = String, Path), ("number" = u32, Path)),

@@ -3,13 +3,18 @@
 use axum::http::{Method, StatusCode};
 use pipelines::{
     effect::EffectKind,
+    hold::Proposal,
+    ids::{Digest, RunnerName},
     plan::{CanaryStep, Strategy},
+    protocol::{PROTOCOL_VERSION, Report, RunnerRequest, ServerReply},
     rollout::RolloutEvent,
+    run::RunEvent,
+    train::Event,
 };
 use serde_json::{Value, json};
 
 use crate::{
-    app::Role,
+    app::{Role, trains::Outcome},
     http::api::model::{self, Answer, BoardRow, List},
     testing::{Stage, TESTER, test_app, test_app_with},
 };
@@ -304,4 +309,80 @@ async fn the_server_says_how_it_is_and_what_it_still_has_to_do() {
     for open in ["/healthz", "/readyz", "/schema/windlass.json", "/api/openapi.json"] {
         assert_eq!(stage.call(GET, open, None, None).await.status, StatusCode::OK, "{open}");
     }
+}
+
+#[tokio::test]
+async fn a_pull_request_of_a_fork_runs_by_the_word_of_a_release_manager_without_rights_of_ours() {
+    let folder = tempfile::tempdir().unwrap();
+    let password = folder.path().join("password");
+    std::fs::write(&password, "registry password").unwrap();
+    let stage = test_app_with(|config| {
+        config.registries.test.user = Some("robot".into());
+        config.registries.test.password_file = Some(password);
+    });
+    let live = stage.live("shop").await;
+    let run = stage.forked("shop", 7).await;
+    let at = format!("/api/v1/services/shop/runs/{}", run.number);
+    let developer = stage.token(Role::Developer).await;
+    let manager = stage.token(Role::ReleaseManager).await;
+    for verb in ["allow", "decline"] {
+        want(&stage, 403, (POST, &format!("{at}/{verb}")), Some(&developer), Some(json!({}))).await;
+        want(&stage, 401, (POST, &format!("{at}/{verb}")), None, Some(json!({}))).await;
+    }
+    let proposal = Proposal { file_changed: true, diff: vec!["+x".into()], ..Proposal::default() };
+    let event = RunEvent::Inspected { proposal: Box::new(proposal) };
+    let event = Event::Run { number: run.number, event };
+    stage.perform(&run.service, EffectKind::InspectRun, Outcome::event(event)).await;
+    let held = want(&stage, 200, (GET, &at), Some(&developer), None).await;
+    assert_eq!((&held["state"], &held["finished"], &held["from_fork"]), (&json!("held"), &json!(false), &json!(true)));
+    assert_eq!(held["proposal"]["diff"], json!(["+x"]));
+    assert!(held["comparison_url"].as_str().unwrap().starts_with("https://git.example.com/shop/compare/main..."));
+    let allowed = want(&stage, 200, (POST, &format!("{at}/allow")), Some(&manager), None).await;
+    assert_eq!((&allowed["state"], &allowed["allowed_by"]), (&json!("queued"), &json!("release_manager")));
+    // Pressed twice.
+    want(&stage, 200, (POST, &format!("{at}/allow")), Some(&manager), None).await;
+
+    let runner: RunnerName = "runner-1".parse().unwrap();
+    let ask = |request| stage.app.agent_request(&runner, request);
+    let lease = RunnerRequest::Lease { runner: runner.clone(), protocol: PROTOCOL_VERSION, busy_with: Vec::new() };
+    let ServerReply::Job(job) = ask(lease).await.unwrap() else { panic!("no work") };
+    assert!(job.run == run && job.registry.login.is_none() && !job.trigger.may_push());
+    // The image of the service was built of the same inputs: a stranger's run gets no image, and leaves none.
+    let inputs = Digest::of(b"inputs of shop/1");
+    let reuse = ask(RunnerRequest::Inputs { run: run.clone(), inputs: inputs.clone() }).await.unwrap();
+    assert!(matches!(reuse, ServerReply::Build));
+    let digest = stage.app.release(&live).unwrap().digest;
+    let pushed = Report::Succeeded { digest, tag: "t".into(), reused_from: None, inputs };
+    let refused = ask(RunnerRequest::Report { run: run.clone(), report: pushed }).await.unwrap();
+    assert!(matches!(refused, ServerReply::NotYours));
+    ask(RunnerRequest::Report { run: run.clone(), report: Report::Passed }).await.unwrap();
+    let passed = want(&stage, 200, (GET, &at), Some(&developer), None).await;
+    assert_eq!(
+        (&passed["state"], &passed["digest"], &passed["release"]),
+        (&json!("passed"), &json!(null), &json!(null))
+    );
+}
+
+#[tokio::test]
+async fn a_held_run_is_declined_by_a_person_or_by_time_and_asked_about_again() {
+    let stage = test_app();
+    stage.pushed("shop").await;
+    let manager = stage.token(Role::ReleaseManager).await;
+    let run = stage.forked("shop", 7).await;
+    let at = format!("/api/v1/services/shop/runs/{}", run.number);
+    let declined =
+        want(&stage, 200, (POST, &format!("{at}/decline")), Some(&manager), Some(json!({"reason": "a miner"}))).await;
+    assert_eq!(declined["state"], "declined");
+    assert_eq!(declined["reason"], "release_manager declined it: a miner");
+    want(&stage, 409, (POST, &format!("{at}/allow")), Some(&manager), None).await;
+    let again = want(&stage, 201, (POST, &format!("{at}/rerun")), Some(&manager), None).await;
+    assert_eq!((&again["state"], &again["number"]), (&json!("held"), &json!(run.number + 1)));
+    // The pull request moves while it waits: the newer commit is the one that is asked about.
+    let newer = stage.forked("shop", 7).await;
+    let before = format!("/api/v1/services/shop/runs/{}", run.number + 1);
+    assert_eq!(want(&stage, 200, (GET, &before), Some(&manager), None).await["state"], "declined");
+    assert_eq!(stage.app.train(&newer.service).unwrap().held, [newer.number]);
+    assert!(stage.pending(&newer.service, EffectKind::ExpireHold).is_some());
+    stage.app.run_cancel(&newer, "enough".into(), pipelines::journal::Origin::server()).await.unwrap();
+    assert!(stage.pending(&newer.service, EffectKind::ExpireHold).is_none());
 }

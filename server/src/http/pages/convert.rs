@@ -93,9 +93,11 @@ pub(super) fn action(row: &ServiceRow, group: PageGroup) -> Option<Action> {
     match &row.why {
         Why::NothingPushed => None,
         Why::Live { .. } | Why::Retired { .. } | Why::NoRelease { .. } => Some(Action::StartRun),
-        Why::RunQueued { .. } | Why::RunHeld { .. } | Why::RunCancelling { .. } | Why::RunCancelled { .. } => {
-            go(Next::SeeLog, run?)
-        }
+        Why::RunQueued { .. }
+        | Why::RunHeld { .. }
+        | Why::RunDeclined { .. }
+        | Why::RunCancelling { .. }
+        | Why::RunCancelled { .. } => go(Next::SeeLog, run?),
         Why::RunRunning { .. } => go(Next::FollowLog, run?),
         Why::CodeFailed { .. } | Why::RunFault { .. } => go(Next::SeeLog, run?),
         Why::AwaitingDecision { .. } | Why::Claimed { .. } | Why::MailWaits { .. } if solid => {

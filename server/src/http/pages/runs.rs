@@ -11,20 +11,26 @@ use axum::{
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use pipelines::{release::Release, run::Run};
+use pipelines::{
+    release::Release,
+    run::{Run, RunState},
+};
 use serde::Deserialize;
 
 use super::{
     Fields, Visit,
-    convert::{page_ms, run as convert, span, train, version, why::Reader},
+    convert::{page_ms, page_role, run as convert, span, train, version, why::Reader},
     see, show,
 };
 use crate::{
-    app::{App, AppError, Page},
+    app::{App, AppError, Page, Role},
     http::{
         extract::OfRun,
         problem::Problem,
-        ui::{Disabled, Press, links, run::RunView},
+        ui::{
+            Disabled, Press, links,
+            run::{AskView, RunView},
+        },
     },
 };
 
@@ -93,8 +99,8 @@ fn run_view(visit: &Visit, run: &Run, log: crate::http::ui::log::LogView) -> Res
         _ => (1, 1),
     };
     let ended = convert::ended_at(run);
+    let ask = ask_view(visit, run)?;
     let cannot_rerun = match ended {
-        _ if run.trigger.from_fork => Some(Disabled::FromFork),
         None => Some(Disabled::RunNotEnded),
         Some(_) => None,
     };
@@ -111,6 +117,7 @@ fn run_view(visit: &Visit, run: &Run, log: crate::http::ui::log::LogView) -> Res
         state: convert::state(run, position),
         why: Some(reader.why(run.id.number, &reason)),
         stays_live: live.as_ref().map(version),
+        ask,
         // The runner writes them into the log of the step that read the file.
         problems: Vec::new(),
         digest: run.digest().map(ToString::to_string),
@@ -122,6 +129,23 @@ fn run_view(visit: &Visit, run: &Run, log: crate::http::ui::log::LogView) -> Res
         cancel: Press::to(links::run_verb(service, number, "cancel"))
             .unless(ended.map(|at_ms| Disabled::RunEnded { at_ms })),
     })
+}
+
+/// The question about a held run.
+fn ask_view(visit: &Visit, run: &Run) -> Result<Option<AskView>, Problem> {
+    if !matches!(run.state, RunState::Held { .. }) {
+        return Ok(None);
+    }
+    let may = visit.caller.as_ref().is_some_and(|caller| caller.may(Role::ReleaseManager));
+    let not_allowed = (!may).then_some(Disabled::NotAllowed { role: page_role(Role::ReleaseManager) });
+    let (service, number) = (run.id.service.as_str(), u64::from(run.id.number));
+    let press = |verb| Press::to(links::run_verb(service, number, verb)).unless(not_allowed.clone());
+    Ok(Some(AskView {
+        allow: press("allow"),
+        decline: press("decline"),
+        compare_href: visit.app.run_comparison(run)?,
+        proposal: run.proposal.clone(),
+    }))
 }
 
 /// The logs of all steps as plain text, one after the other, read piece by piece.
@@ -139,6 +163,19 @@ pub(in crate::http) async fn show_log(State(app): State<Arc<App>>, OfRun(id): Of
 pub(in crate::http) async fn rerun_run(visit: Visit, OfRun(id): OfRun) -> Result<Response, Problem> {
     let again = visit.app.run_rerun(&id, visit.caller()?.origin()).await?;
     Ok(see(&links::run(id.service.as_str(), u64::from(again.number))))
+}
+
+/// Lets a held run go on.
+pub(in crate::http) async fn allow_run(visit: Visit, OfRun(id): OfRun) -> Result<Response, Problem> {
+    visit.app.run_allow(&id, visit.caller()?.origin()).await?;
+    Ok(see(&links::run(id.service.as_str(), u64::from(id.number))))
+}
+
+/// Refuses a held run.
+pub(in crate::http) async fn decline_run(visit: Visit, OfRun(id): OfRun, fields: Fields) -> Result<Response, Problem> {
+    let reason = fields.trimmed("reason").chars().take(REASON_CHARS_MAX).collect();
+    visit.app.run_decline(&id, reason, visit.caller()?.origin()).await?;
+    Ok(see(&links::run(id.service.as_str(), u64::from(id.number))))
 }
 
 /// Stops the run.

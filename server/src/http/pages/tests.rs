@@ -7,10 +7,18 @@ use axum::{
     body::Body,
     http::{Method, Request, StatusCode, header},
 };
-use pipelines::{ids::ReleaseId, plan::Strategy, release::ReleaseState};
+use pipelines::{
+    effect::EffectKind,
+    hold::{Proposal, ProposedStep},
+    ids::ReleaseId,
+    plan::Strategy,
+    release::ReleaseState,
+    run::RunEvent,
+    train::Event,
+};
 
 use crate::{
-    app::Role,
+    app::{Role, trains::Outcome},
     http::access::{cookie_name, csrf_of},
     testing::{Answer, Stage, TESTER, test_app},
 };
@@ -80,6 +88,12 @@ async fn every_page_is_written_in_both_languages() {
     let run = stage.pushed("shop").await;
     let release = stage.built(&run, Strategy::Rolling).await;
     stage.tested(&release).await;
+    let held = stage.forked("shop", 7).await;
+    let step = ProposedStep { name: "mine".into(), image: "x".into(), commands: vec!["echo <basket>".into()] };
+    let (steps, diff) = (vec![step], vec!["+<basket>".into()]);
+    let proposal = Box::new(Proposal { steps, diff, file_changed: true, ..Proposal::default() });
+    let event = Event::Run { number: held.number, event: RunEvent::Inspected { proposal } };
+    stage.perform(&held.service, EffectKind::InspectRun, Outcome::event(event)).await;
     stage.caller(Role::Admin).await;
     let token = stage.token(Role::Admin).await;
     let pages = [
@@ -92,6 +106,7 @@ async fn every_page_is_written_in_both_languages() {
         "/services/shop/edit",
         "/services/shop/runs/1",
         "/services/shop/runs/2",
+        "/services/shop/runs/3",
         "/services/shop/approvals/1",
         "/services/shop/approvals/2",
         "/services/shop/rollouts/1",
@@ -320,4 +335,28 @@ fn own((name, value): (&'static str, &str)) -> (&'static str, String) {
 
 fn borrowed<'a>(fields: &'a [(&'static str, String)]) -> Vec<(&'static str, &'a str)> {
     fields.iter().map(|(name, value)| (*name, value.as_str())).collect()
+}
+
+#[tokio::test]
+async fn a_held_run_asks_release_managers_only() {
+    let stage = test_app();
+    stage.pushed("shop").await;
+    let run = stage.forked("shop", 7).await;
+    let page = async |role: Role| {
+        let token = stage.token(role).await;
+        let request = Request::get(format!("/services/shop/runs/{}", run.number))
+            .header(header::ACCEPT, "text/html")
+            .header(header::AUTHORIZATION, format!("Bearer {token}"));
+        text(&stage.send(request.body(Body::empty()).unwrap()).await)
+    };
+    let (allow, decline) = (format!("runs/{}/allow", run.number), format!("runs/{}/decline", run.number));
+    let manager = page(Role::ReleaseManager).await;
+    assert!(
+        manager.contains(&allow) && manager.contains(&decline) && manager.contains("/compare/main..."),
+        "{manager}"
+    );
+    assert!(manager.contains("Its commit is being looked at."), "{manager}");
+    let developer = page(Role::Developer).await;
+    assert!(developer.contains("What would run") && !developer.contains(&decline), "{developer}");
+    assert!(developer.contains("disabled>Allow this run<small>only a release manager can"), "{developer}");
 }

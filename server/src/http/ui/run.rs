@@ -1,5 +1,7 @@
 //! One run: its steps at the left, its log at the right, and first of all whose failure it is. Not here: how the run went.
 
+use pipelines::hold::Proposal;
+
 use super::log::{LineId, LogView};
 use super::markup::{icon, icon_in};
 use super::text::Text;
@@ -61,8 +63,10 @@ pub struct StepView {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each variant is the state that it names")]
 pub enum RunState {
-    /// Recorded, not to be executed.
+    /// Waits for a person's word.
     Held,
+    /// It was held and is not executed.
+    Declined,
     Queued {
         position: u64,
         of: u64,
@@ -109,6 +113,19 @@ pub struct FileProblem {
     pub suggestion: Option<String>,
 }
 
+/// What whoever is asked about a held run sees, and may press.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AskView {
+    /// Lets it go on.
+    pub allow: Press,
+    /// Refuses it; posts `reason`.
+    pub decline: Press,
+    /// Where the forge shows all that it changes.
+    pub compare_href: Option<String>,
+    /// What would run; none until its commit was looked at.
+    pub proposal: Option<Proposal>,
+}
+
 /// A run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunView {
@@ -136,6 +153,8 @@ pub struct RunView {
     pub why: Option<Why>,
     /// The version that is live and stays so where the run failed.
     pub stays_live: Option<String>,
+    /// The question, for a held run.
+    pub ask: Option<AskView>,
     /// What the pipeline file has wrong.
     pub problems: Vec<FileProblem>,
     /// The pushed digest of a run that passed.
@@ -162,7 +181,7 @@ pub(super) struct Bar {
 
 impl RunView {
     fn is_live(&self) -> bool {
-        matches!(self.state, RunState::Queued { .. } | RunState::Running { .. })
+        matches!(self.state, RunState::Held | RunState::Queued { .. } | RunState::Running { .. })
     }
 
     fn bar(&self, step: &StepView) -> Option<Bar> {
@@ -189,7 +208,7 @@ impl RunView {
             RunState::Held => icon_in("hold", "warn"),
             RunState::Queued { .. } => icon("wait"),
             RunState::Running { .. } => icon_in("move", "acc"),
-            RunState::Cancelled => icon("skip"),
+            RunState::Cancelled | RunState::Declined => icon("skip"),
             RunState::Passed => icon_in("pass", "ok"),
         }
     }

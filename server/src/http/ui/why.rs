@@ -104,6 +104,7 @@ pub enum Against {
 pub enum Why {
     NothingPushed,
     RunHeld { reason: String },
+    RunDeclined { reason: String },
     Cancelling { reason: String },
     CodeFailed { step: Option<String>, reason: String },
     RunFault { step: Option<String>, reason: String },

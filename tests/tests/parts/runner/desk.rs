@@ -108,7 +108,8 @@ impl Desk {
                     if let Report::Succeeded { digest, inputs, .. } = &report {
                         images.entry(inputs.to_string()).or_insert_with(|| (run, digest.clone()));
                     }
-                    if matches!(report, Report::Succeeded { .. } | Report::Failed { .. } | Report::Cancelled) {
+                    let succeeded = matches!(report, Report::Succeeded { .. } | Report::Passed);
+                    if succeeded || matches!(report, Report::Failed { .. } | Report::Cancelled) {
                         entry.end.get_or_insert_with(|| report.clone());
                     }
                     entry.reports.push(report);

@@ -47,10 +47,10 @@ fn build(run: &Run) -> At {
     match &run.state {
         RunState::Queued => ("waiting", Some(run.created_at)),
         RunState::Running { .. } | RunState::Cancelling { .. } => ("moving", run.started_at),
-        RunState::Succeeded { .. } => ("done", run.finished_at),
+        RunState::Succeeded { .. } | RunState::Passed => ("done", run.finished_at),
         RunState::Failed { blame: Blame::Code, .. } => ("failed", run.finished_at),
         RunState::Failed { blame: Blame::Infrastructure, .. } => ("fault", run.finished_at),
-        RunState::Held { .. } | RunState::Cancelled => ("stopped", run.finished_at),
+        RunState::Held { .. } | RunState::Declined { .. } | RunState::Cancelled => ("stopped", run.finished_at),
     }
 }
 

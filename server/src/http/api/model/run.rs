@@ -12,11 +12,11 @@ pub struct Run {
     pub service: String,
     /// Its number there.
     pub number: u32,
-    /// `held`, `queued`, `running`, `cancelling`, `succeeded`, `failed`, `cancelled`.
+    /// `held`, `queued`, `running`, `cancelling`, `succeeded`, `passed`, `failed`, `cancelled`, `declined`.
     pub state: String,
     /// Whether the state is the last one.
     pub finished: bool,
-    /// Why it is held or failed, or what was said when it was cancelled.
+    /// Why it is held, declined or failed, or what was said when it was cancelled.
     pub reason: Option<String>,
     /// Whose failure it is: `code` or `infrastructure`.
     pub blame: Option<String>,
@@ -58,8 +58,53 @@ pub struct Run {
     pub rerun_of: Option<u32>,
     /// Number of the release that it made.
     pub release: Option<u32>,
+    /// Whether its commit comes from a fork: then it runs only when a person allows it, and pushes nothing.
+    #[serde(default)]
+    pub from_fork: bool,
+    /// Who allowed it.
+    pub allowed_by: Option<String>,
+    /// What it would do, for a held run whose commit was looked at.
+    pub proposal: Option<Proposal>,
+    /// Where the forge shows all that it changes.
+    pub comparison_url: Option<String>,
     /// What it is doing, or why its release is not live yet.
     pub why: Why,
+}
+
+/// What a held run would do, as its commit says it.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Proposal {
+    /// The pipeline file that the commit has.
+    pub pipeline_file: Option<String>,
+    /// Whether the release branch has another one, or none.
+    pub file_changed: bool,
+    /// Lines of the difference between the two files; each begins with `+`, `-` or a space.
+    pub diff: Vec<String>,
+    /// The steps that would run.
+    pub steps: Vec<ProposedStep>,
+    /// Files that differ from the release branch.
+    pub files_changed: u64,
+    /// Why less is known than should be.
+    pub problem: Option<String>,
+}
+
+/// A step that would run.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ProposedStep {
+    /// Its name.
+    pub name: String,
+    /// Its image.
+    pub image: String,
+    /// Its commands.
+    pub commands: Vec<String>,
+}
+
+/// Refuses a held run.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Decline {
+    /// Why.
+    pub reason: String,
 }
 
 /// A place among the runs that wait.

@@ -17,11 +17,12 @@ pub(in crate::http::pages) fn state(run: &Run, position: (u64, u64)) -> PageStat
     let at = |step: Option<&StepRecord>| phase(step.map(|step| step.name.as_str()));
     match &run.state {
         RunState::Held { .. } => PageState::Held,
+        RunState::Declined { .. } => PageState::Declined,
         RunState::Queued => PageState::Queued { position: position.0, of: position.1 },
         RunState::Running { .. } | RunState::Cancelling { .. } => {
             PageState::Running { phase: at(run.steps.iter().find(running)) }
         }
-        RunState::Succeeded { .. } => PageState::Passed,
+        RunState::Succeeded { .. } | RunState::Passed => PageState::Passed,
         RunState::Failed { blame: Blame::Infrastructure, .. } => {
             PageState::Fault { phase: at(run.steps.iter().find(failed)) }
         }

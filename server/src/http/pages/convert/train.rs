@@ -105,11 +105,11 @@ fn build(run: &Run) -> Station {
         RunState::Queued => at(S::Wait, Word::Queued, run.created_at),
         RunState::Running { .. } => at(S::Move, working(run), began),
         RunState::Cancelling { .. } => at(S::Hold, working(run), began),
-        RunState::Cancelled => at(S::Hold, Word::Cancelled, ended),
+        RunState::Cancelled | RunState::Declined { .. } => at(S::Hold, Word::Cancelled, ended),
         RunState::Failed { blame: Blame::Code, .. } => at(S::Fail, failed(run), ended),
         RunState::Failed { blame: Blame::Infrastructure, .. } => at(S::Fault, failed(run), ended),
         RunState::Succeeded { .. } if run.reused_from.is_some() => at_done(Word::Reused, ended),
-        RunState::Succeeded { .. } => at_done(Word::Built, ended),
+        RunState::Succeeded { .. } | RunState::Passed => at_done(Word::Built, ended),
     }
 }
 

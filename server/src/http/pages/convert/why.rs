@@ -33,6 +33,7 @@ impl Reader<'_> {
         match why.clone() {
             DomainWhy::NothingPushed => Why::NothingPushed,
             DomainWhy::RunHeld { reason } => Why::RunHeld { reason },
+            DomainWhy::RunDeclined { reason } => Why::RunDeclined { reason: plain(&reason) },
             DomainWhy::RunQueued { position, of } => {
                 Why::Queued { position: position as u64, of: of as u64, behind: None }
             }

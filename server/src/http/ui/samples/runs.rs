@@ -99,6 +99,7 @@ pub(in super::super) fn run() -> RunView {
         state: RunState::Failed { phase: Phase::Step(s("test")) },
         why: Some(Why::StepFailed { step: s("test"), exit_code: 1, line: None, told: Some(s("dev-cy")) }),
         stays_live: Some(s("2.2.6")),
+        ask: None,
         problems: Vec::new(),
         digest: None,
         train: None,

@@ -50,6 +50,15 @@ words! {
     code_not_windlass: "The code failed, not Windlass.", "失败原因在代码，不在 Windlass。";
     problems_of_file: "What to correct", "需要改正的地方";
     instead: "Instead:", "改为：";
+    what_would_run: "What would run", "将要执行的内容";
+    allow_run: "Allow this run", "放行此运行";
+    decline_run: "Decline", "拒绝";
+    a_stranger_wrote_it: "It comes from a fork. It gets no secrets and pushes nothing, but its commands run on your machine.", "它来自派生库。它得不到任何机密，也不会推送镜像，但其中的命令会在您的机器上执行。";
+    compare_on_forge: "See all that it changes", "查看全部改动";
+    file_is_changed: "It changes the pipeline file:", "它修改了流水线文件：";
+    file_is_same: "Its pipeline file is that of the release branch.", "其流水线文件与发布分支相同。";
+    not_looked_at: "Its commit is being looked at.", "正在查看该提交。";
+    no_steps: "No step; only the image is built.", "没有步骤，仅构建镜像。";
     pushed_image: "The image it pushed", "推送的镜像";
     where_release_is: "Where its release is", "发布进度";
 }
@@ -64,6 +73,7 @@ phrases! {
     nothing_pushed(t, live: Option<&str>) =>
         live.map_or(String::from("Nothing was built or pushed."), |v| format!("Nothing was built or pushed; {v} stays live.")),
         live.map_or(String::from("没有构建或推送任何镜像。"), |v| format!("没有构建或推送任何镜像；线上仍是 {v}。"));
+    files_differ(t, n: u64) => format!("{} from the release branch.", t.plural(n, "file differs", "files differ")), format!("与发布分支相比，{} 个文件不同。", t.number(n));
     took(t, ms: i64) => format!("took {}", t.duration(ms)), format!("用时 {}", t.duration(ms));
 }
 
@@ -71,7 +81,8 @@ impl Text<'_> {
     /// The title of a run's page.
     pub fn run_title(&self, run: u64, state: &RunState) -> String {
         let (en, zh) = match state {
-            RunState::Held => (format!("Run {run} is not executed"), format!("运行 {run} 不执行")),
+            RunState::Held => (format!("Run {run} waits for your word"), format!("运行 {run} 等待放行")),
+            RunState::Declined => (format!("Run {run} was not executed"), format!("运行 {run} 未执行")),
             RunState::Queued { position, of } => (
                 format!("Run {run} is queued, {position} of {of}"),
                 format!("运行 {run} 排队中，第 {position} / {of} 个"),
@@ -173,7 +184,6 @@ impl Text<'_> {
                 (format!("ended {} ago", self.age(at_ms)), format!("{}前已结束", self.age(at_ms)))
             }
             Disabled::RunNotEnded => (String::from("it still runs"), String::from("仍在运行")),
-            Disabled::FromFork => (String::from("it comes from a fork"), String::from("来自派生库")),
             Disabled::PausedResumeFirst => (String::from("paused; resume first"), String::from("已暂停，请先继续")),
             Disabled::LastStep => (String::from("this is the last step"), String::from("已是最后一步")),
             Disabled::RolloutEnded => (String::from("the rollout has ended"), String::from("发布已结束")),

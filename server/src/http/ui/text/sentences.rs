@@ -22,10 +22,10 @@ impl Text<'_> {
             Why::NothingPushed => {
                 (String::from("Nothing was pushed yet."), String::from("A push to the release branch starts it."))
             }
-            Why::RunHeld { reason } => (
-                String::from("The run is recorded and not executed:"),
-                format!("{reason}. Push the commit to a branch of the registered repository to run it."),
-            ),
+            Why::RunHeld { reason } => (String::from("It waits for a release manager:"), format!("{reason}.")),
+            Why::RunDeclined { reason } => {
+                (String::from("The run was not executed:"), format!("{reason}. Run it again, and it is asked anew."))
+            }
             Why::Cancelling { reason } => (
                 String::from("The run is being stopped"),
                 format!("{}. It ends when the runner confirms.", said_en(reason)),
@@ -276,8 +276,9 @@ impl Text<'_> {
     fn why_zh(&self, why: &Why) -> (String, String) {
         match why {
             Why::NothingPushed => (String::from("尚未推送过。"), String::from("推送到发布分支即开始。")),
-            Why::RunHeld { reason } => {
-                (String::from("此运行已记录，不执行："), format!("{reason}。如需执行，请推送到已登记代码库的分支。"))
+            Why::RunHeld { reason } => (String::from("等待发布经理放行："), format!("{reason}。")),
+            Why::RunDeclined { reason } => {
+                (String::from("此运行未执行："), format!("{reason}。可再次运行，届时重新询问。"))
             }
             Why::Cancelling { reason } => {
                 (String::from("正在停止"), format!("{}。执行器确认后结束。", said_zh(reason)))
