@@ -160,3 +160,55 @@ impl SeenRef {
         self.commit == *commit || self.before.contains(commit)
     }
 }
+
+/// What a hook about a ref is worth, held against what was seen of the ref.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookNews {
+    /// It tells of the next move, which makes a run.
+    Next,
+    /// The ref was seen at this commit before.
+    Known,
+    /// The branch was seen elsewhere than where the hook says that it left from: the hook is late, and a poll or another
+    /// hook was faster; or one before it was lost. Which of the two, only the repository knows.
+    Unclear,
+}
+
+/// Holds the hook of `trigger`, which says that the ref was at `from`, against where the ref was last seen. Hooks come
+/// late, twice and out of order, so that the commit of one may be older than what was seen.
+#[must_use]
+pub fn hook_news(seen: Option<&SeenRef>, trigger: &Trigger, from: Option<&CommitSha>) -> HookNews {
+    match (seen, trigger.kind) {
+        (None, _) => HookNews::Next,
+        (Some(seen), _) if seen.knows(&trigger.commit) => HookNews::Known,
+        (Some(seen), TriggerKind::Push) if from != Some(&seen.commit) => HookNews::Unclear,
+        _ => HookNews::Next,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hook_is_news_only_where_it_goes_on_from_what_was_seen() {
+        let [old, new, newer] = [1, 2, 3].map(|number| format!("{number:040x}").parse::<CommitSha>().unwrap());
+        let push = |commit: &CommitSha| Trigger { commit: commit.clone(), ..crate::samples::trigger(1) };
+        assert_eq!(push(&old).kind, TriggerKind::Push);
+        let first = SeenRef::first(old.clone());
+        assert_eq!(hook_news(None, &push(&new), None), HookNews::Next);
+        assert_eq!(hook_news(Some(&first), &push(&new), Some(&old)), HookNews::Next);
+        assert_eq!(hook_news(Some(&first), &push(&old), None), HookNews::Known);
+        // A poll has seen the newest already; the hook between comes late.
+        let polled = first.moved(newer.clone());
+        assert_eq!(hook_news(Some(&polled), &push(&new), Some(&old)), HookNews::Unclear);
+        assert_eq!(hook_news(Some(&polled), &push(&newer), Some(&new)), HookNews::Known);
+        // The hook before it was lost.
+        assert_eq!(hook_news(Some(&first), &push(&newer), Some(&new)), HookNews::Unclear);
+        assert_eq!(hook_news(Some(&first), &push(&newer), None), HookNews::Unclear);
+        // Nobody polls a pull request, and an annotated tag's hook names other objects.
+        for kind in [TriggerKind::PullRequest, TriggerKind::Tag] {
+            let moved = Trigger { kind, ..push(&newer) };
+            assert_eq!(hook_news(Some(&first), &moved, Some(&new)), HookNews::Next);
+        }
+    }
+}

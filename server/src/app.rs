@@ -72,6 +72,9 @@ pub enum AppError {
     /// Who asked may not.
     #[error("{0}")]
     Forbidden(String),
+    /// Who asked has not shown who they are.
+    #[error("name or password are wrong")]
+    WrongPassword,
     /// It was tried too often.
     #[error("{detail}")]
     TooMany {

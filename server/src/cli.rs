@@ -249,7 +249,7 @@ async fn act(context: &Context, command: Command) -> Result<Exit, Failure> {
         }
         Command::Doctor(arguments) => doctor::run(context, &arguments).await,
         Command::Login(arguments) => login::login(context, &arguments).await,
-        Command::Logout => login::logout(context),
+        Command::Logout => login::logout(context).await,
         Command::Whoami => login::whoami(context).await,
         Command::Status(arguments) => status::run(context, &arguments).await,
         Command::Service(arguments) => service::run(context, &arguments).await,

@@ -315,6 +315,10 @@ pub struct Bounds {
     pub code_mails_window_ms: u64,
     /// Refused hooks of one service that are listed within an hour; the others are refused and not listed.
     pub refused_hooks_max: u32,
+    /// How far the time that a hook was signed at may be from the server's, in milliseconds, where a forge signs it.
+    pub hook_clock_skew_ms: u64,
+    /// How long an outside party may take to answer when the server's health is looked at, in milliseconds.
+    pub health_answer_ms: u64,
     /// Streams of events and log lines that are open at the same time.
     pub streams_max: usize,
     /// How long one of them stays open before it has to be opened again, in milliseconds.
@@ -354,6 +358,8 @@ impl Default for Bounds {
             code_mails_max: 6,
             code_mails_window_ms: 5 * 60_000,
             refused_hooks_max: 100,
+            hook_clock_skew_ms: 300_000,
+            health_answer_ms: 1_500,
             streams_max: 1_000,
             stream_life_ms: 3_600_000,
             request_timeout_ms: 60_000,

@@ -285,11 +285,16 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// As above.
     fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError>;
-    /// The last deliveries of a service, newest first.
+    /// Deliveries of a service, newest first, with a place below `before`.
     ///
     /// # Errors
     /// As above.
-    fn deliveries(&self, service: &ServiceName, limit: usize) -> Result<Vec<Delivery>, StoreError>;
+    fn deliveries(
+        &self,
+        service: &ServiceName,
+        before: Option<DeliveryId>,
+        limit: usize,
+    ) -> Result<Vec<Delivery>, StoreError>;
 
     /// Journal entries of a service (or all), newest first, with a place below `before`.
     ///

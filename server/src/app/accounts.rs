@@ -28,6 +28,8 @@ pub const PASSWORD_CHARS_MIN: usize = 10;
 const PASSWORD_BYTES_MAX: usize = 1_024;
 /// Passwords that are hashed at the same time: each takes 19 MiB.
 pub(super) const HASHING_PARALLEL_MAX: usize = 4;
+/// Characters of a token's id.
+const TOKEN_ID_CHARS: usize = 12;
 /// How every bearer token begins, so that scanners of leaked secrets know it.
 pub const TOKEN_PREFIX: &str = "wlt_";
 
@@ -60,6 +62,16 @@ impl Caller {
 
 pub(super) fn digest_of(key: &str) -> String {
     hex::encode(Sha256::digest(key.as_bytes()))
+}
+
+/// The id of a bearer token, by which it is listed and ended: the start of its digest.
+#[must_use]
+pub fn token_id(token: &str) -> String {
+    short(&digest_of(token))
+}
+
+fn short(digest: &str) -> String {
+    digest.chars().take(TOKEN_ID_CHARS).collect()
 }
 
 fn hash_password(password: &Secret) -> Result<String, AppError> {
@@ -261,7 +273,7 @@ impl App {
             })
             .await?;
         let Some(account) = account.filter(|_| is_right) else {
-            return Err(AppError::Forbidden("name or password are wrong".into()));
+            return Err(AppError::WrongPassword);
         };
         self.throttles.signed_in(remote, name);
         Ok(account)
@@ -307,7 +319,8 @@ impl App {
     /// # Errors
     /// When there is none, or it is somebody else's and the caller is no admin.
     pub async fn token_delete(&self, caller: &Caller, id: &str) -> Result<(), AppError> {
-        let found = self.store.tokens()?.into_iter().find(|(digest, _)| id.len() >= 12 && digest.starts_with(id));
+        let found =
+            self.store.tokens()?.into_iter().find(|(digest, _)| id.len() >= TOKEN_ID_CHARS && digest.starts_with(id));
         let Some((digest, token)) = found else {
             return Err(AppError::NotFound { what: "token", id: id.to_owned() });
         };
@@ -330,7 +343,7 @@ impl App {
     /// When the store cannot be read.
     pub fn tokens_of(&self, account: &str) -> Result<Vec<(String, Token)>, AppError> {
         let tokens = self.store.tokens()?.into_iter().filter(|(_, token)| token.account == account);
-        Ok(tokens.map(|(digest, token)| (digest.chars().take(12).collect(), token)).collect())
+        Ok(tokens.map(|(digest, token)| (short(&digest), token)).collect())
     }
 
     /// Who has this bearer token; none if it is not good.

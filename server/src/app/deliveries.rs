@@ -10,7 +10,7 @@ use pipelines::{
     service::Service,
     time::UnixMs,
     train::Event,
-    trigger::{Trigger, TriggerKind, TriggerSource},
+    trigger::{HookNews, Trigger, TriggerKind, TriggerSource, hook_news},
 };
 
 use super::{
@@ -21,6 +21,9 @@ use crate::store::{
     Delivery, DeliveryId, DeliveryState, NewDelivery, Recorded, SeenRef, StoreError, engine::EngineError,
     records::HookContent,
 };
+
+/// Why a hook made no run, where only the repository knows whether there is something to run.
+pub const ASKED: &str = "the repository was asked where the branch is now";
 
 /// What `ls-remote` told.
 #[derive(Clone, Debug)]
@@ -55,13 +58,18 @@ impl App {
         self.throttles.refused_hooks.count(service.as_str(), self.now()).is_ok()
     }
 
-    /// The last hooks of a service, newest first.
+    /// Hooks of a service, newest first, with a place below `before`.
     ///
     /// # Errors
     /// When there is no such service.
-    pub fn deliveries(&self, service: &ServiceName, limit: usize) -> Result<Vec<Delivery>, AppError> {
+    pub fn deliveries(
+        &self,
+        service: &ServiceName,
+        before: Option<DeliveryId>,
+        limit: usize,
+    ) -> Result<Vec<Delivery>, AppError> {
         self.service(service)?;
-        Ok(self.store.deliveries(service, limit)?)
+        Ok(self.store.deliveries(service, before, limit)?)
     }
 
     /// Decides what a recorded hook asks for, for the driver.
@@ -69,40 +77,52 @@ impl App {
     /// # Errors
     /// When the store cannot be read.
     pub fn delivery_outcome(&self, service: &ServiceName, id: DeliveryId) -> Result<Outcome, AppError> {
-        let Some(delivery) = self.store.delivery(id)? else { return Ok(Outcome::done()) };
-        let known: BTreeMap<String, SeenRef> = self.store.refs(service)?.into_iter().collect();
-        let ignored = |reason: String| {
-            let extras = Extras { delivery: Some((id, DeliveryState::Ignored { reason })), ..Extras::default() };
-            Outcome::Done(Vec::new(), Box::new(extras))
+        let Some(content) = self.store.delivery(id)?.and_then(|delivery| delivery.content) else {
+            return Ok(Outcome::done());
         };
-        Ok(match delivery.content {
-            None => Outcome::done(),
-            Some(HookContent::Nothing { reason }) => ignored(reason),
-            Some(HookContent::Deleted { git_ref }) => {
-                let extras = Extras {
-                    delivery: Some((id, DeliveryState::Ignored { reason: format!("{git_ref} was deleted") })),
-                    refs: vec![(git_ref, None)],
-                    ..Extras::default()
-                };
-                Outcome::Done(Vec::new(), Box::new(extras))
-            }
-            Some(HookContent::Trigger { trigger }) => {
-                let seen = known.get(&trigger.git_ref);
-                if seen.is_some_and(|seen| seen.knows(&trigger.commit)) {
-                    let reason = format!("{} at {} was seen before", trigger.ref_name(), trigger.commit.short());
-                    return Ok(ignored(reason));
+        let mut known: BTreeMap<String, SeenRef> = self.store.refs(service)?.into_iter().collect();
+        let all = if let HookContent::Several { all } = content { all } else { vec![content] };
+        let (mut events, mut refs, mut reasons, mut asks) = (Vec::new(), Vec::new(), Vec::new(), false);
+        for one in all {
+            match one {
+                HookContent::Nothing { reason } => reasons.push(reason),
+                HookContent::Several { .. } => reasons.push("a hook within a hook".into()),
+                HookContent::Moved { .. } => asks = true,
+                HookContent::Deleted { git_ref } => {
+                    reasons.push(format!("{git_ref} was deleted"));
+                    known.remove(&git_ref);
+                    refs.push((git_ref, None));
                 }
-                let extras = Extras {
-                    delivery: Some((id, DeliveryState::Ran { run: 0 })),
-                    refs: vec![moved(&trigger.git_ref, &trigger.commit, seen)],
-                    ..Extras::default()
-                };
-                Outcome::Done(
-                    vec![Event::Triggered { trigger, rerun_of: None, hold: self.config.hold }],
-                    Box::new(extras),
-                )
+                HookContent::Trigger { trigger, from } => {
+                    let seen = known.get(&trigger.git_ref);
+                    match hook_news(seen, &trigger, from.as_ref()) {
+                        HookNews::Unclear => asks = true,
+                        HookNews::Known => reasons.push(format!(
+                            "{} at {} was seen before",
+                            trigger.ref_name(),
+                            trigger.commit.short()
+                        )),
+                        HookNews::Next => {
+                            let (git_ref, next) = moved(&trigger.git_ref, &trigger.commit, seen);
+                            known.extend(next.clone().map(|next| (git_ref.clone(), next)));
+                            refs.push((git_ref, next));
+                            events.push(Event::Triggered { trigger, rerun_of: None, hold: self.config.hold });
+                        }
+                    }
+                }
             }
-        })
+        }
+        if asks {
+            reasons.push(ASKED.to_owned());
+        }
+        let state = match reasons.join("; ") {
+            _ if !events.is_empty() => DeliveryState::Ran { run: 0 },
+            reason => DeliveryState::Ignored { reason },
+        };
+        // What the repository then says makes the run, if there is one to make.
+        let ask = asks.then(|| Effect::PollRepository { service: service.clone(), due_at: self.now() });
+        let extras = Extras { delivery: Some((id, state)), refs, ask: ask.into_iter().collect(), ..Extras::default() };
+        Ok(Outcome::Done(events, Box::new(extras)))
     }
 
     /// Decides what a poll found, for the driver: new triggers, the refs as they are now, and the next poll. On the first

@@ -1,8 +1,15 @@
 //! `windlass login`, `logout`, `whoami`: who we are on which server.
 
+use std::path::Path;
+
 use reqwest::Method;
 use serde_json::json;
-use server::http::api::model::{self, Answer};
+use server::{
+    app::accounts::token_id,
+    http::api::model::{self, Answer},
+};
+
+use url::Url;
 
 use super::{
     Context,
@@ -48,17 +55,15 @@ pub(crate) async fn login(context: &Context, arguments: &Arguments) -> Result<Ex
     let password = arguments.password.read(&format!("Password of {name}: "))?;
     let body = model::Login { name, password, label: arguments.label.clone() };
     let what = format!("cannot sign in on {base}");
-    let answer: Result<Answer<model::LoginToken>, Failure> =
-        client.send(&what, Method::POST, "api/v1/login", &body).await;
-    // Everybody may try to sign in; who is refused has not proved who they are.
-    let answer = answer.map_err(|failure| match failure.exit {
-        Exit::Forbidden => Failure { exit: Exit::Login, ..failure },
-        _ => failure,
-    });
-    let token = answer?.it;
+    let answer: Answer<model::LoginToken> = client.send(&what, Method::POST, "api/v1/login", &body).await?;
+    let token = answer.it;
 
     let path = credentials::default_path()?;
     let mut all = Credentials::load(&path)?;
+    // The one before would stay good with nobody left who has it.
+    if let Some(before) = all.remove(&base) {
+        end_token(context, &base, before.token.expose(), target.ca_file.as_deref()).await;
+    }
     all.add(&base, credentials::Login { name: token.account.clone(), token: token.token });
     all.save(&path)?;
     let expires_at = token.expires_at_ms;
@@ -71,21 +76,39 @@ pub(crate) async fn login(context: &Context, arguments: &Arguments) -> Result<Ex
     Ok(Exit::Ok)
 }
 
-/// Forgets the token on this machine.
-pub(crate) fn logout(context: &Context) -> Result<Exit, Failure> {
+/// Ends the token on the server and forgets it on this machine. A server that is away keeps nobody signed in here.
+pub(crate) async fn logout(context: &Context) -> Result<Exit, Failure> {
     let base = context.target.server()?;
     let path = credentials::default_path()?;
     let mut all = Credentials::load(&path)?;
-    if all.remove(&base).is_none() {
+    let Some(login) = all.remove(&base) else {
         return Err(Failure::new(Exit::NotFound, format!("cannot sign out of {base}")).why("there was no login"));
-    }
+    };
+    let has_ended = end_token(context, &base, login.token.expose(), context.target.ca_file.as_deref()).await;
     all.save(&path)?;
-    context.out.result("Logout", &json!({ "server": base }), |paint| {
-        let hint =
-            paint.dim("it is good until it expires; to end it now: windlass token list, windlass token delete ID");
-        format!("{} the token for {base} is forgotten on this machine\n  {hint}\n", paint.good("✓"))
-    })?;
+    let shown = json!({"server": base, "ended": has_ended});
+    context.out.result("Logout", &shown, |paint| format!("{} signed out of {base}\n", paint.good("✓")))?;
     Ok(Exit::Ok)
+}
+
+/// Ends a token on its server; says so where that fails, and whether it is over.
+async fn end_token(context: &Context, base: &Url, token: &str, ca_file: Option<&Path>) -> bool {
+    let (id, what) = (token_id(token), format!("cannot end the token on {base}"));
+    let ended = async {
+        let client = Client::new(base.clone(), Some(token.to_owned()), ca_file)?;
+        client.send::<_, Answer<model::Done>>(&what, Method::DELETE, &format!("api/v1/tokens/{id}"), &json!({})).await
+    };
+    match ended.await {
+        Ok(_) => true,
+        // It is over already: expired, or ended by somebody else.
+        Err(failure) if matches!(failure.exit, Exit::Login | Exit::NotFound) => true,
+        Err(failure) => {
+            let why = failure.why.unwrap_or_default();
+            let hint = format!("it is good until it expires; to end it: sign in, then windlass token delete {id}");
+            context.out.note(&format!("warning: {what}: {why}\n  {hint}"));
+            false
+        }
+    }
 }
 
 /// Says who we are.

@@ -11,17 +11,16 @@ use crate::{
     config::RegistrySettings,
 };
 
-/// What a party is given to answer.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// A repository that nobody has: whoever may look for it is let in.
 const PROBE: &str = "windlass-doctor";
 
-async fn within(name: &'static str, look: impl Future<Output = Finding>) -> Finding {
+/// A look with its bound: what a party is given to answer, with all the tries that its client makes.
+async fn within(limit_ms: u64, name: &'static str, look: impl Future<Output = Finding>) -> Finding {
     let late = || {
-        let evidence = format!("no answer within {} s", ANSWER_MAX.as_secs());
+        let evidence = format!("no answer within {limit_ms} ms");
         Finding::not_good(name, Verdict::Bad, evidence, "look whether it runs, and at the network between")
     };
-    tokio::time::timeout(ANSWER_MAX, look).await.unwrap_or_else(|_| late())
+    tokio::time::timeout(Duration::from_millis(limit_ms), look).await.unwrap_or_else(|_| late())
 }
 
 fn bad(name: &'static str, error: &dyn std::error::Error, fix: &str) -> Finding {
@@ -32,15 +31,17 @@ impl Surroundings for Drivers {
     fn look(&self) -> Findings<'_> {
         Box::pin(async {
             let registries = &self.app.config.registries;
+            let limit_ms = self.app.config.bounds.health_answer_ms;
             let (engine, test, production, mail, gateway) = tokio::join!(
-                within("engine", self.look_at_engine()),
-                within("test_registry", look_at_registry("test_registry", &self.test, &registries.test)),
+                within(limit_ms, "engine", self.look_at_engine()),
+                within(limit_ms, "test_registry", look_at_registry("test_registry", &self.test, &registries.test)),
                 within(
+                    limit_ms,
                     "production_registry",
                     look_at_registry("production_registry", &self.production, &registries.production)
                 ),
-                within("mail", self.look_at_mail()),
-                within("gateway", self.look_at_gateway()),
+                within(limit_ms, "mail", self.look_at_mail()),
+                within(limit_ms, "gateway", self.look_at_gateway()),
             );
             vec![engine, test, production, mail, gateway]
         })
@@ -103,5 +104,20 @@ async fn look_at_registry(name: &'static str, registry: &RegistryHandle, setting
             bad(name, &error, &format!("correct user and password_file of {host}"))
         }
         Err(error) => bad(name, &error, &format!("look whether {host} runs, and at plain_http and ca_file")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_party_that_never_answers_is_told_in_its_time() {
+        let (silent, other) = tokio::join!(
+            within(30, "test_registry", std::future::pending()),
+            within(30, "mail", async { Finding::good("mail", "it answers") }),
+        );
+        assert_eq!((silent.verdict, silent.evidence.as_str()), (Verdict::Bad, "no answer within 30 ms"));
+        assert_eq!(other.verdict, Verdict::Good);
     }
 }

@@ -131,6 +131,7 @@ impl From<AppError> for Problem {
             AppError::Invalid(detail) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail.clone()),
             AppError::Exists(what) => Self::new(StatusCode::CONFLICT, "exists", format!("{what} exists already")),
             AppError::Forbidden(detail) => Self::forbidden(detail.clone()),
+            AppError::WrongPassword => Self::new(StatusCode::UNAUTHORIZED, "wrong-password", error.to_string()),
             AppError::TooMany { detail, retry_after_s } => Self {
                 retry_after_s: Some(*retry_after_s),
                 ..Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-tries", detail.clone())

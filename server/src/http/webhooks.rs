@@ -1,8 +1,12 @@
 //! Hooks of forges: verified over the raw bytes in constant time, recorded, answered 202; what they ask for happens
 //! afterwards. Not here: what follows from one (`app::deliveries`).
 
+mod bitbucket;
+mod bitbucket_server;
 mod gitea;
 mod github;
+mod gitlab;
+mod proof;
 #[cfg(test)]
 mod tests;
 
@@ -15,7 +19,6 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
-use hmac::{Hmac, KeyInit, Mac};
 use pipelines::{
     ids::{CommitSha, ServiceName},
     protocol::Secret,
@@ -24,20 +27,28 @@ use pipelines::{
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use self::proof::{Against, Proof, Stamp, verify};
 use super::{problem::Problem, remote::Remote};
 use crate::app::{App, AppError, HookContent, NewDelivery, Recorded, throttle::WrongProof};
 
 /// Characters of a forge's words that are kept: an id, an event, a subject.
 const WORDS_CHARS_MAX: usize = 200;
+/// Refs of one push that are looked at; polling finds the others.
+const REFS_MAX: usize = 50;
 
-/// What the headers of a hook say.
+/// What the headers of a hook say, and who reads its body.
 struct Envelope {
     forge: &'static str,
     event: String,
     id: Option<String>,
-    /// The signature, hex.
-    signature: Option<String>,
+    proof: Option<Proof>,
+    /// Reads the body of an event.
+    read: fn(&str, &Value) -> Result<HookContent, String>,
 }
+
+/// The forges. Gitea and Forgejo also send GitHub's headers, and Bitbucket Data Center has none of its own.
+const FORGES: [fn(&HeaderMap) -> Option<Envelope>; 5] =
+    [gitea::envelope, github::envelope, gitlab::envelope, bitbucket::envelope, bitbucket_server::envelope];
 
 /// Takes a hook.
 pub async fn receive_hook(
@@ -70,9 +81,9 @@ async fn receive(
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let envelope = gitea::envelope(headers).or_else(|| github::envelope(headers)).ok_or_else(|| {
+    let envelope = FORGES.iter().find_map(|forge| forge(headers)).ok_or_else(|| {
         Problem::new(StatusCode::BAD_REQUEST, "unknown-hook", "the hook is of no forge that Windlass knows")
-            .next("use a hook of GitHub, Gitea or Forgejo")
+            .next("use a hook of GitHub, Gitea, Forgejo, GitLab or Bitbucket")
     })?;
     let service = match service.parse::<ServiceName>().map(|name| app.service(&name)) {
         Ok(Ok(service)) => Some(service),
@@ -97,21 +108,28 @@ async fn receive(
             return Err(Problem::new(rejection.status(), "too-large", detail));
         }
     };
-    let signature = envelope.signature.as_deref();
+    let nobody = Secret::new("no such service");
+    let against = |secret, allow_unsigned| Against {
+        secret,
+        allow_unsigned,
+        now: app.now(),
+        clock_skew_ms: app.config.bounds.hook_clock_skew_ms,
+    };
     let (Some(service), Some(mut delivery)) = (service, delivery) else {
         // As much work as for a service that exists, so that the time does not tell either.
-        let _ = verify(Some(&Secret::new("no such service")), false, signature, &body);
+        let _ = verify(&against(Some(&nobody), false), envelope.proof.as_ref(), &body);
         return Err(refused(app, &remote));
     };
     if delivery.forge_id.is_empty() {
         delivery.forge_id = format!("body {}", hex::encode(Sha256::digest(&body)));
     }
     let secret = app.service_hook_secret(&service.name)?;
-    if let Err(reason) = verify(secret.as_ref(), service.allow_unsigned_hooks, signature, &body) {
+    let against = against(secret.as_ref(), service.allow_unsigned_hooks);
+    if let Err(reason) = verify(&against, envelope.proof.as_ref(), &body) {
         refuse(app, Some(delivery), reason.to_owned());
         return Err(refused(app, &remote));
     }
-    match read_body(headers, &body).and_then(|payload| content(&envelope, &payload)) {
+    match read_body(headers, &body).and_then(|payload| (envelope.read)(&envelope.event, &payload)) {
         Ok(content) => delivery.content = Ok(content),
         Err(why) => {
             refuse(app, Some(delivery), why.clone());
@@ -138,26 +156,6 @@ fn refuse(app: &Arc<App>, delivery: Option<NewDelivery>, reason: String) {
     });
 }
 
-fn verify(
-    secret: Option<&Secret>,
-    allow_unsigned: bool,
-    signature: Option<&str>,
-    body: &[u8],
-) -> Result<(), &'static str> {
-    match (secret, signature) {
-        (Some(secret), Some(signature)) => {
-            let given = hex::decode(signature).map_err(|_| "its signature is not hex")?;
-            let mut mac =
-                Hmac::<Sha256>::new_from_slice(secret.expose().as_bytes()).map_err(|_| "its key is not good")?;
-            mac.update(body);
-            mac.verify_slice(&given).map_err(|_| "its signature is wrong")
-        }
-        (Some(_), None) => Err("it carries no signature"),
-        (None, _) if allow_unsigned => Ok(()),
-        (None, _) => Err("the service has no hook secret, and does not take hooks without one"),
-    }
-}
-
 fn read_body(headers: &HeaderMap, body: &[u8]) -> Result<Value, String> {
     let kind = headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let parsed = if kind.starts_with("application/x-www-form-urlencoded") {
@@ -170,91 +168,62 @@ fn read_body(headers: &HeaderMap, body: &[u8]) -> Result<Value, String> {
     parsed.map_err(|error| format!("the body is not JSON: {error}"))
 }
 
-fn text(value: &Value, path: &[&str]) -> Option<String> {
-    let found = path.iter().try_fold(value, |value, key| value.get(key))?;
-    // Of a commit's message the first line.
-    found.as_str().map(|text| bounded(text.lines().next().unwrap_or_default()))
+/// The text at a place of a body, of a message its first line.
+fn text(value: &Value, pointer: &str) -> Option<String> {
+    value.pointer(pointer)?.as_str().map(|text| bounded(text.lines().next().unwrap_or_default()))
 }
 
 fn bounded(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(WORDS_CHARS_MAX).collect()
 }
 
-/// GitHub's payload, which Gitea and Forgejo share.
-fn content(envelope: &Envelope, payload: &Value) -> Result<HookContent, String> {
-    match envelope.event.as_str() {
-        "push" => push(payload),
-        "pull_request" => pull_request(payload),
-        // A tag's creation and a branch's come as a push too.
-        other => Ok(HookContent::Nothing { reason: format!("the event {} makes no run", bounded(other)) }),
-    }
+/// The commit at a place of a body.
+fn commit_of(value: &Value, pointer: &str) -> Result<CommitSha, String> {
+    let text = value.pointer(pointer).and_then(Value::as_str).ok_or("the hook names no commit")?;
+    text.parse().map_err(|error| format!("{error}"))
 }
 
-fn push(payload: &Value) -> Result<HookContent, String> {
-    let git_ref = text(payload, &["ref"]).ok_or("the push names no ref")?;
-    if !git_ref.starts_with("refs/heads/") && !git_ref.starts_with("refs/tags/") {
-        return Ok(HookContent::Nothing { reason: format!("{git_ref} is neither branch nor tag") });
-    }
-    let after: CommitSha =
-        text(payload, &["after"]).ok_or("the push names no commit")?.parse().map_err(|error| format!("{error}"))?;
-    if after.is_null() || payload.get("deleted") == Some(&Value::Bool(true)) {
-        return Ok(HookContent::Deleted { git_ref });
-    }
-    // An annotated tag's `after` is the tag; the commit it points to is the head commit.
-    let head = text(payload, &["head_commit", "id"]).and_then(|id| id.parse().ok());
+/// A ref that is now at `commit`, and was at `from`; `tell` adds what else the forge says. As a push or a tag, unless
+/// that makes it something else.
+fn change(git_ref: &str, commit: CommitSha, from: Option<CommitSha>, tell: impl FnOnce(&mut Trigger)) -> HookContent {
     let is_tag = git_ref.starts_with("refs/tags/");
-    let commit = if is_tag { head.unwrap_or(after) } else { after };
-    Ok(HookContent::Trigger {
-        trigger: Trigger {
-            kind: if is_tag { TriggerKind::Tag } else { TriggerKind::Push },
-            source: TriggerSource::Hook,
-            git_ref,
-            commit,
-            pull_request: None,
-            from_fork: false,
-            subject: text(payload, &["head_commit", "message"]).unwrap_or_default(),
-            author: text(payload, &["head_commit", "author", "name"]).unwrap_or_default(),
-            author_email: text(payload, &["head_commit", "author", "email"]).unwrap_or_default(),
-            requested_by: None,
-        },
+    let mut trigger = Trigger {
+        kind: if is_tag { TriggerKind::Tag } else { TriggerKind::Push },
+        source: TriggerSource::Hook,
+        git_ref: git_ref.to_owned(),
+        commit,
+        pull_request: None,
+        from_fork: false,
+        subject: String::new(),
+        author: String::new(),
+        author_email: String::new(),
+        requested_by: None,
+    };
+    tell(&mut trigger);
+    if trigger.kind == TriggerKind::Push && !git_ref.starts_with("refs/heads/") {
+        return HookContent::Nothing { reason: format!("{git_ref} is neither branch nor tag") };
+    }
+    // A ref that is new was at the null commit, which is nowhere.
+    HookContent::Trigger { trigger, from: from.filter(|from| !from.is_null()) }
+}
+
+/// All changes of one push.
+fn several(
+    changes: Option<&Value>,
+    read: impl Fn(&Value) -> Result<HookContent, String>,
+) -> Result<HookContent, String> {
+    let changes = changes.and_then(Value::as_array).ok_or("the push names no changes")?;
+    let mut all = changes.iter().take(REFS_MAX).map(read).collect::<Result<Vec<_>, _>>()?;
+    Ok(match all.len() {
+        0 => HookContent::Nothing { reason: "nothing changed".into() },
+        1 => all.remove(0),
+        _ => HookContent::Several { all },
     })
 }
 
-fn pull_request(payload: &Value) -> Result<HookContent, String> {
-    let action = text(payload, &["action"]).unwrap_or_default();
-    // GitHub says synchronize, Gitea and Forgejo synchronized.
-    if !matches!(action.as_str(), "opened" | "reopened" | "synchronize" | "synchronized") {
-        return Ok(HookContent::Nothing { reason: format!("the pull request was {action}: no new commit") });
-    }
-    let number = payload
-        .get("number")
-        .or_else(|| payload.pointer("/pull_request/number"))
-        .and_then(Value::as_u64)
-        .ok_or("the pull request has no number")?;
-    let commit: CommitSha = text(payload, &["pull_request", "head", "sha"])
-        .ok_or("the pull request names no commit")?
-        .parse()
-        .map_err(|error| format!("{error}"))?;
-    let repository = |side: &str| text(payload, &["pull_request", side, "repo", "full_name"]);
-    // A fork that was deleted since has no name: it is a fork all the same.
-    let from_fork = match (repository("head"), repository("base")) {
-        (Some(head), Some(base)) => head != base,
-        _ => true,
-    };
-    Ok(HookContent::Trigger {
-        trigger: Trigger {
-            kind: TriggerKind::PullRequest,
-            source: TriggerSource::Hook,
-            git_ref: format!("refs/pull/{number}/head"),
-            commit,
-            pull_request: Some(number),
-            from_fork,
-            subject: text(payload, &["pull_request", "title"]).unwrap_or_default(),
-            author: text(payload, &["pull_request", "user", "login"]).unwrap_or_default(),
-            author_email: String::new(),
-            requested_by: None,
-        },
-    })
+/// A signature in the form `sha256=<hex>`; any other digest counts as none.
+fn prefixed_hex(headers: &HeaderMap, name: &str) -> Option<String> {
+    header_text(headers, name).and_then(|value| value.strip_prefix("sha256=").map(str::to_owned))
 }
 
 fn header_text(headers: &HeaderMap, name: &str) -> Option<String> {

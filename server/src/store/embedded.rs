@@ -516,9 +516,17 @@ impl Store for EmbeddedStore {
         self.get(DELIVERIES, &id.to_be_bytes())
     }
 
-    fn deliveries(&self, service: &ServiceName, limit: usize) -> Result<Vec<Delivery>, StoreError> {
+    fn deliveries(
+        &self,
+        service: &ServiceName,
+        before: Option<DeliveryId>,
+        limit: usize,
+    ) -> Result<Vec<Delivery>, StoreError> {
         let prefix = under(service, &[]);
-        let range = KeyRange::prefix(&prefix);
+        let mut range = KeyRange::prefix(&prefix);
+        if let Some(before) = before {
+            range = range.before(&under(service, &before.to_be_bytes()));
+        }
         let keys = self.engine.scan(DELIVERIES_BY_SERVICE, &range, Direction::Backward, limit.min(LIST_MAX))?;
         let mut found = Vec::with_capacity(keys.len());
         for (key, _) in keys {

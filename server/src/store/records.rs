@@ -16,7 +16,7 @@ pub type DeliveryId = u64;
 pub struct NewDelivery {
     /// For which service.
     pub service: ServiceName,
-    /// `github`, `gitea`, `forgejo`.
+    /// `github`, `gitea`, `forgejo`, `gitlab`, `bitbucket`, `bitbucket-server`.
     pub forge: &'static str,
     /// The forge's id of it; a repeat has the same.
     pub forge_id: String,
@@ -38,11 +38,24 @@ pub enum HookContent {
     Trigger {
         /// What to run.
         trigger: Trigger,
+        /// Where the ref was before, as far as the forge says.
+        #[serde(default)]
+        from: Option<CommitSha>,
     },
     /// A ref is gone.
     Deleted {
         /// Which.
         git_ref: String,
+    },
+    /// A ref moved, and the hook does not name its commit.
+    Moved {
+        /// Which.
+        git_ref: String,
+    },
+    /// Several refs moved at once.
+    Several {
+        /// What happened to each.
+        all: Vec<Self>,
     },
     /// Nothing to do: a ping, a comment, an event that makes no run.
     Nothing {

@@ -10,7 +10,7 @@ use pipelines::{
     rollout::{Rollout, RolloutEvent, RolloutState},
     run::RunEvent,
     train::{Event, production_traffic},
-    trigger::{SeenRef, Trigger, TriggerKind, TriggerSource},
+    trigger::{HookNews, SeenRef, Trigger, TriggerKind, TriggerSource, hook_news},
 };
 
 use crate::{
@@ -120,10 +120,16 @@ impl Sim {
     }
 
     fn process_delivery(&self, id: u64) -> Acted {
-        let Some(trigger) = self.store.deliveries.get(&id) else { return done() };
+        let Some((trigger, from)) = self.store.deliveries.get(&id) else { return done() };
         let seen = self.store.refs.get(&trigger.git_ref);
-        if self.safe.remembers_refs && seen.is_some_and(|seen| seen.knows(&trigger.commit)) {
-            return done();
+        let news = if self.safe.remembers_refs { hook_news(seen, trigger, from.as_ref()) } else { HookNews::Next };
+        match news {
+            HookNews::Next => {}
+            HookNews::Known => return done(),
+            HookNews::Unclear => {
+                let poll = Effect::PollRepository { service: self.store.service.name.clone(), due_at: self.now };
+                return Ok(Act::Done(Box::new(Input { ask: vec![poll], ..Input::default() })));
+            }
         }
         let input = Input {
             events: vec![Event::Triggered { trigger: trigger.clone(), rerun_of: None, hold: HOLD }],

@@ -44,6 +44,7 @@ impl Sim {
         if self.rng.chance(30) {
             self.push_from_fork();
         }
+        let from = self.world.heads.get(git_ref).cloned();
         let Some(commit) = self.world.push(git_ref, &mut self.rng) else { return };
         self.say(|| format!("{} is pushed to {git_ref}", commit.short()));
         let times = match self.rng.below(10) {
@@ -57,7 +58,8 @@ impl Sim {
                 self.stats.not_stored += 1;
                 continue;
             }
-            self.store.record_delivery(trigger(git_ref, &commit, TriggerSource::Hook), self.now);
+            let hook = trigger(git_ref, &commit, TriggerSource::Hook);
+            self.store.record_delivery(hook, from.clone(), self.now);
         }
     }
 
@@ -75,7 +77,7 @@ impl Sim {
         let times = if self.rng.chance(10) { 2 } else { 1 };
         for _ in 0..times {
             if !self.disk_is_full {
-                self.store.record_delivery(trigger.clone(), self.now);
+                self.store.record_delivery(trigger.clone(), None, self.now);
             }
         }
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use pipelines::{
     approval::Approval,
     effect::{Effect, PendingEffect},
-    ids::{ReleaseId, RolloutId, RunId},
+    ids::{CommitSha, ReleaseId, RolloutId, RunId},
     release::Release,
     rollout::Rollout,
     run::Run,
@@ -46,7 +46,8 @@ pub(crate) struct Store {
     pub(crate) rollouts: BTreeMap<u32, Rollout>,
     pub(crate) effects: BTreeMap<String, PendingEffect>,
     pub(crate) refs: BTreeMap<String, SeenRef>,
-    pub(crate) deliveries: BTreeMap<u64, Trigger>,
+    /// What each hook says, and from where the ref came.
+    pub(crate) deliveries: BTreeMap<u64, (Trigger, Option<CommitSha>)>,
     /// Which event met which state.
     pub(crate) reached: BTreeMap<Pair, u64>,
     last_entry: u64,
@@ -255,10 +256,10 @@ impl Store {
     }
 
     /// A hook, recorded before it is answered.
-    pub(crate) fn record_delivery(&mut self, trigger: Trigger, at: UnixMs) {
+    pub(crate) fn record_delivery(&mut self, trigger: Trigger, from: Option<CommitSha>, at: UnixMs) {
         self.not_flushed();
         let id = self.deliveries.len() as u64 + 1;
-        self.deliveries.insert(id, trigger);
+        self.deliveries.insert(id, (trigger, from));
         self.add_effect(Effect::ProcessDelivery { delivery: id, service: self.service.name.clone() }, 0, at);
     }
 

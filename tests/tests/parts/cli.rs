@@ -180,6 +180,18 @@ async fn scripts_can_rely_on_exit_codes_and_versioned_json() -> Result<()> {
     person.file("wrong", "not the password")?;
     person.fails(4, &["login", &person.url, "--name", "admin", "--password-file", "wrong"]).await?;
     yard.login().await?;
+    // A login takes the place of the one before, and a logout ends it: on the server too.
+    yard.login().await?;
+    let logins = || async {
+        let tokens = person.does(&["token", "list", "-o", "json"]).await?.json()?;
+        let all = tokens["items"].as_array().cloned().unwrap_or_default();
+        Ok::<_, anyhow::Error>(all.iter().filter(|token| token["label"] == "windlass login").count())
+    };
+    ensure!(logins().await? == 1, "the token of the first login is still good");
+    let ended = person.does(&["logout", "-o", "json"]).await?.json()?;
+    assert_eq!(ended["ended"], json!(true));
+    yard.login().await?;
+    ensure!(logins().await? == 1, "the token of the login that was ended is still good");
     let kept = person.home.path().join("windlass/credentials");
     assert_eq!(std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&kept)?) & 0o777, 0o600);
     // Data is versioned JSON on standard output, as the API gives it.

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::State,
+    http::StatusCode,
     response::{Response, sse::Event},
 };
 use pipelines::ids::RunId;
@@ -30,6 +31,8 @@ use crate::{
 
 /// Lines of a window, where nothing is asked for.
 const LINES: usize = 500;
+/// Characters of an unknown step's name that are repeated.
+const STEP_SHOWN_CHARS: usize = 64;
 /// Lines that are read at once for a stream.
 const STREAM_LINES: usize = 1_000;
 /// A stream looks again after this time at the latest, whatever it was told.
@@ -56,6 +59,7 @@ pub async fn show_log(
     OfStep(step): OfStep,
     Ask(query): Ask<WindowQuery>,
 ) -> Reply<model::LogWindow> {
+    check_step(&app, &id, &step).await?;
     let is_over = is_over(&app, &id, &step)?;
     let (lines, length) = app.log_read(&id, &step, query.from, query.limit.unwrap_or(LINES).max(1)).await?;
     let next_from = lines.last().map_or(query.from, |line| line.number + 1);
@@ -95,6 +99,9 @@ pub async fn search_log(
         return Err(AppError::Invalid("the text to look for is missing".into()).into());
     }
     let limit = query.limit.unwrap_or(100).clamp(1, crate::app::log::LOG_HITS_MAX);
+    if let Some(step) = &query.step {
+        check_step(&app, &id, step).await?;
+    }
     let steps = app.log_steps(&id).await?.into_iter().map(|log| log.step);
     let (mut hits, mut complete) = (Vec::new(), true);
     for step in steps.filter(|step| query.step.as_ref().is_none_or(|only| only == step)) {
@@ -132,7 +139,7 @@ pub async fn stream_log(
     OfStep(step): OfStep,
     Ask(query): Ask<StreamQuery>,
 ) -> Result<Response, Problem> {
-    app.run(&id)?;
+    check_step(&app, &id, &step).await?;
     let last: Option<u64> = resume.and_then(|id| id.parse().ok());
     let from = last.map_or(query.from, |last| last.saturating_add(1));
     let room = Room::take(&app)?;
@@ -207,6 +214,26 @@ impl Lines {
         };
         self.room.within(tokio::time::timeout(LOOK_AGAIN, told)).await.map(|_| ())
     }
+}
+
+/// Refuses a step that the run does not have and will not get. Before the pipeline file was read any step may still come.
+async fn check_step(app: &App, id: &RunId, step: &str) -> Result<(), Problem> {
+    let run = app.run(id)?;
+    if run.steps.iter().any(|record| record.name == step) || (run.plan.is_none() && !run.state.is_final()) {
+        return Ok(());
+    }
+    let mut names: Vec<String> = run.steps.into_iter().map(|record| record.name).collect();
+    let logs = app.log_steps(id).await?.into_iter().map(|log| log.step);
+    names.extend(logs.filter(|name| !names.contains(name)).collect::<Vec<_>>());
+    if names.iter().any(|name| name == step) {
+        return Ok(());
+    }
+    let next = match names.as_slice() {
+        [] => "the run ended before its first step began".to_owned(),
+        names => format!("its steps are {}", names.join(", ")),
+    };
+    let step: String = step.chars().take(STEP_SHOWN_CHARS).collect();
+    Err(Problem::new(StatusCode::NOT_FOUND, "not-found", format!("run {id} has no step {step}")).next(next))
 }
 
 /// Whether no further line of the step will come, by what the run says: a step that was cut off has no end of its own.

@@ -84,7 +84,7 @@ pub async fn poll_service(
     Ok((StatusCode::ACCEPTED, reply(Done { done: format!("the repository of {name} is asked now") })))
 }
 
-/// The last hooks of a service, newest first.
+/// Hooks of a service, newest first.
 #[utoipa::path(get, path = "/api/v1/services/{service}/deliveries", tag = "services",
     params(("service" = String, Path), Paging),
     responses((status = 200, body = Answer<List<model::Delivery>>, description = "with what became of each")))]
@@ -93,8 +93,8 @@ pub async fn list_deliveries(
     OfService(name): OfService,
     Ask(paging): Ask<Paging>,
 ) -> Reply<List<model::Delivery>> {
-    let deliveries = app.deliveries(&name, paging.limit())?;
-    reply(List::all(deliveries.iter().map(convert::delivery).collect()))
+    let deliveries = app.deliveries(&name, paging.before, paging.limit())?;
+    reply(paging.list(deliveries.iter().map(convert::delivery).collect(), |delivery| delivery.id))
 }
 
 /// Checks a pipeline file as a run would.

@@ -51,11 +51,11 @@ async fn passwords_are_not_guessed_and_names_not_found_out() {
     let stage = test_app_with(|config| config.bounds.sign_in_tries_max = 3);
     stage.caller(Role::Tester).await;
     let wrong = |name: &str| json!({"name": name, "password": "a wrong password"});
-    let known = want(&stage, 403, (POST, "/api/v1/login"), None, Some(wrong("tester"))).await;
-    let unknown = want(&stage, 403, (POST, "/api/v1/login"), None, Some(wrong("nobody"))).await;
+    let known = want(&stage, 401, (POST, "/api/v1/login"), None, Some(wrong("tester"))).await;
+    let unknown = want(&stage, 401, (POST, "/api/v1/login"), None, Some(wrong("nobody"))).await;
     assert_eq!(known["detail"], unknown["detail"]);
     for _ in 0..2 {
-        want(&stage, 403, (POST, "/api/v1/login"), None, Some(wrong("tester"))).await;
+        want(&stage, 401, (POST, "/api/v1/login"), None, Some(wrong("tester"))).await;
     }
     let right = json!({"name": "tester", "password": "password of tester"});
     let refused = stage.call(POST, "/api/v1/login", None, Some(right.clone())).await;
@@ -269,6 +269,11 @@ async fn a_log_is_read_in_windows_searched_and_streamed_to_its_end() {
     let nothing = stage.call(GET, &format!("{at}/steps/push/log/stream"), token, None).await;
     assert_eq!(String::from_utf8_lossy(&nothing.body).matches("event:").count(), 1);
     want(&stage, 404, (GET, "/api/v1/services/shop/runs/9/steps/test/log"), token, None).await;
+    for path in ["steps/tset/log", "steps/tset/log/stream", "log/search?text=npm&step=tset"] {
+        let unknown = want(&stage, 404, (GET, &format!("{at}/{path}")), token, None).await;
+        assert_eq!(unknown["detail"], "run shop/1 has no step tset");
+        assert_eq!(unknown["next"], "its steps are checkout, test, image, push");
+    }
 }
 
 #[tokio::test]

@@ -236,7 +236,7 @@ pub(in crate::http) async fn change_password(
         let old = Secret::new(fields.get("old"));
         match app.password_change(&from.remote, caller, old, Secret::new(new)).await {
             Ok(()) => None,
-            Err(AppError::Forbidden(_)) => Some(FieldProblem::Different),
+            Err(AppError::WrongPassword) => Some(FieldProblem::Different),
             Err(error) => return Err(error.into()),
         }
     };

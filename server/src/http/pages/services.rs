@@ -332,7 +332,7 @@ fn deliveries(app: &App, name: &ServiceName) -> Result<Vec<DeliveryLine>, AppErr
         let trouble = app.effect_trouble(&processing).map(|(error, _)| error);
         Ok(convert::delivery_line(delivery, releases, secret_set_at, trouble))
     };
-    app.deliveries(name, DELIVERIES_MAX)?.iter().map(line).collect()
+    app.deliveries(name, None, DELIVERIES_MAX)?.iter().map(line).collect()
 }
 
 const fn page_kind(kind: StoredKind) -> CredentialKind {

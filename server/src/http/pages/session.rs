@@ -63,7 +63,7 @@ pub(in crate::http) async fn sign_in(
             set_session(&mut response, &visit.app, Some(&key));
             return Ok(response);
         }
-        Err(AppError::Forbidden(_)) => SignInProblem::WrongNameOrPassword,
+        Err(AppError::WrongPassword) => SignInProblem::WrongNameOrPassword,
         Err(AppError::TooMany { retry_after_s, .. }) => {
             SignInProblem::TooManyTries { wait_ms: i64::from(retry_after_s) * 1_000 }
         }

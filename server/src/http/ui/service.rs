@@ -134,6 +134,7 @@ pub enum Ignored {
     RefDeleted,
     ForkPullRequest,
     KnownCommit,
+    Asked,
     OtherEvent,
 }
 

@@ -1,8 +1,9 @@
-//! The headers of Gitea's and Forgejo's hooks. Both also send GitHub's, so they are looked for first.
+//! The headers of Gitea's and Forgejo's hooks. Both also send GitHub's, so they are looked for first. Their bodies are
+//! GitHub's (`github`).
 
 use axum::http::HeaderMap;
 
-use super::{Envelope, header_text};
+use super::{Envelope, Proof, github, header_text};
 
 /// Reads the headers: the signature is bare hex.
 pub(super) fn envelope(headers: &HeaderMap) -> Option<Envelope> {
@@ -11,7 +12,8 @@ pub(super) fn envelope(headers: &HeaderMap) -> Option<Envelope> {
             forge,
             event: header_text(headers, &format!("{prefix}-event"))?,
             id: header_text(headers, &format!("{prefix}-delivery")),
-            signature: header_text(headers, &format!("{prefix}-signature")),
+            proof: header_text(headers, &format!("{prefix}-signature")).map(Proof::Hmac),
+            read: github::content,
         })
     })
 }

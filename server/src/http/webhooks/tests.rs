@@ -1,5 +1,7 @@
 //! Hooks through the whole router: payloads in the shape that the forges document, and what attackers send.
 
+mod forges;
+
 use axum::{
     body::Body,
     http::{Request, StatusCode, header},
@@ -82,8 +84,9 @@ impl Hook {
 
 /// <https://docs.github.com/webhooks/webhook-events-and-payloads#push>; Gitea and Forgejo send the same fields.
 fn push(git_ref: &str, after: &str) -> Value {
+    let before = if git_ref == "refs/heads/main" { commit(1).to_string() } else { "0".repeat(40) };
     json!({
-        "ref": git_ref, "before": "0".repeat(40), "after": after, "created": false, "deleted": false, "forced": false,
+        "ref": git_ref, "before": before, "after": after, "created": false, "deleted": false, "forced": false,
         "repository": {"full_name": "dev/shop", "clone_url": "https://evil.example.com/shop.git", "default_branch": "main"},
         "pusher": {"name": "mei", "email": "mei@example.com"},
         "head_commit": {"id": after, "message": "Add a basket\n\nIt holds things.",
@@ -113,7 +116,7 @@ async fn processed(stage: &Stage) -> Delivery {
         let outcome = stage.app.delivery_outcome(service, *delivery).unwrap();
         stage.app.effect_outcome(&pending.effect.key(), &pending, outcome).await.unwrap();
     }
-    stage.app.deliveries(&shop(), 1).unwrap().remove(0)
+    stage.app.deliveries(&shop(), None, 1).unwrap().remove(0)
 }
 
 fn runs(stage: &Stage) -> u32 {
@@ -126,7 +129,7 @@ async fn refusal(stage: &Stage, send: impl Future<Output = Answer>) -> (Answer, 
     let answer = send.await;
     let listed = tokio::time::timeout(std::time::Duration::from_secs(10), changes.recv()).await;
     assert_eq!(listed.expect("it is listed").unwrap().what, "delivery");
-    let newest = stage.app.deliveries(&shop(), 1).unwrap().remove(0);
+    let newest = stage.app.deliveries(&shop(), None, 1).unwrap().remove(0);
     let DeliveryState::Refused { reason } = newest.state else { panic!("{newest:?}") };
     (answer, reason)
 }
@@ -171,7 +174,7 @@ async fn twenty_of_the_same_at_once_are_one() {
     assert!(answers.iter().all(|answer| answer.status == StatusCode::ACCEPTED));
     assert_eq!(answers.iter().filter(|answer| answer.json()["repeat"] == false).count(), 1);
     processed(&stage).await;
-    assert_eq!((runs(&stage), stage.app.deliveries(&shop(), 100).unwrap().len()), (2, 1));
+    assert_eq!((runs(&stage), stage.app.deliveries(&shop(), None, 100).unwrap().len()), (2, 1));
 }
 
 #[tokio::test]
@@ -335,7 +338,7 @@ async fn the_list_of_refused_hooks_does_not_grow_without_bound() {
         assert_eq!(hook.send(&stage).await.status, StatusCode::FORBIDDEN);
     }
     tokio::task::yield_now().await;
-    assert_eq!(stage.app.deliveries(&shop(), 100).unwrap().len(), 3);
+    assert_eq!(stage.app.deliveries(&shop(), None, 100).unwrap().len(), 3);
     stage.pass_ms(3_600_000);
     refusal(&stage, hook.send(&stage)).await;
 }
@@ -352,4 +355,25 @@ async fn the_api_shows_what_became_of_each_hook() {
     assert_eq!((&first["forge"], &first["state"], &first["run"]), (&json!("gitea"), &json!("ran"), &json!(2)));
     let gone = test_app().call(axum::http::Method::GET, path, Some(&token), None).await;
     assert_eq!(gone.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn the_list_of_hooks_goes_on_where_it_stopped() {
+    let stage = stage().await;
+    for number in 0..5 {
+        Hook::new("gitea", "ping", &format!("d-{number}"), &json!({})).send(&stage).await;
+    }
+    let token = stage.token(Role::Developer).await;
+    let page = async |query: &str| {
+        let path = format!("/api/v1/services/shop/deliveries?{query}");
+        let list = stage.call(axum::http::Method::GET, &path, Some(&token), None).await.json();
+        let ids: Vec<String> =
+            list["items"].as_array().unwrap().iter().map(|one| one["forge_id"].as_str().unwrap().to_owned()).collect();
+        (ids, list["next_before"].as_u64())
+    };
+    let (first, next) = page("limit=2").await;
+    assert_eq!((first, next), (vec!["d-4".to_owned(), "d-3".to_owned()], Some(4)));
+    let (second, next) = page("limit=2&before=4").await;
+    assert_eq!((second, next), (vec!["d-2".to_owned(), "d-1".to_owned()], Some(2)));
+    assert_eq!(page("limit=2&before=2").await, (vec!["d-0".to_owned()], None));
 }

@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use super::{page_ms, plan, shown_url, span, strategy, version};
 use crate::{
-    app::{Delivery, DeliveryState, HookContent, addresses},
+    app::{Delivery, DeliveryState, HookContent, addresses, deliveries::ASKED},
     config::GatewaySettings,
     http::ui::{
         Disabled, Role as PageRole,
@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// The forges whose hooks are read.
-const FORGES: &str = "GitHub, Gitea, Forgejo";
+const FORGES: &str = "GitHub, Gitea, Forgejo, GitLab, Bitbucket";
 /// What the services run on.
 const ENGINE: &str = "docker";
 /// Characters of a line of a key.
@@ -233,13 +233,17 @@ pub(in crate::http::pages) fn delivery_line(
     secret_set_at: Option<UnixMs>,
     trouble: Option<String>,
 ) -> DeliveryLine {
-    let (ref_name, commit) = match &delivery.content {
-        Some(HookContent::Trigger { trigger }) => (trigger.ref_name(), trigger.commit.short().to_owned()),
-        Some(HookContent::Deleted { git_ref }) => {
+    let first = match &delivery.content {
+        Some(HookContent::Several { all }) => all.first(),
+        one => one.as_ref(),
+    };
+    let (ref_name, commit) = match first {
+        Some(HookContent::Trigger { trigger, .. }) => (trigger.ref_name(), trigger.commit.short().to_owned()),
+        Some(HookContent::Deleted { git_ref } | HookContent::Moved { git_ref }) => {
             let short = git_ref.strip_prefix("refs/heads/").or_else(|| git_ref.strip_prefix("refs/tags/"));
             (short.unwrap_or(git_ref).to_owned(), String::new())
         }
-        Some(HookContent::Nothing { .. }) | None => (String::new(), String::new()),
+        Some(HookContent::Nothing { .. } | HookContent::Several { .. }) | None => (String::new(), String::new()),
     };
     let event = match delivery.repeats {
         0 => delivery.event.clone(),
@@ -261,11 +265,13 @@ fn became(delivery: &Delivery, releases: bool, trouble: Option<String>) -> Becam
         (DeliveryState::Received, None) => Became::Received,
         (DeliveryState::Ran { run }, _) => Became::Run { run: u64::from(*run), release: releases },
         (DeliveryState::Refused { reason }, _) => Became::Refused { reason: reason.clone() },
-        (DeliveryState::Ignored { .. }, _) => Became::Ignored {
+        (DeliveryState::Ignored { reason }, _) => Became::Ignored {
             reason: match &delivery.content {
+                _ if reason.ends_with(ASKED) => Ignored::Asked,
+                Some(HookContent::Several { .. }) => Ignored::KnownCommit,
                 Some(HookContent::Trigger { .. }) => Ignored::KnownCommit,
                 Some(HookContent::Deleted { .. }) => Ignored::RefDeleted,
-                _ if delivery.event == "ping" => Ignored::Ping,
+                _ if matches!(delivery.event.as_str(), "ping" | "diagnostics:ping") => Ignored::Ping,
                 _ => Ignored::OtherEvent,
             },
         },

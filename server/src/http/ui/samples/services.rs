@@ -31,7 +31,7 @@ fn hook() -> HookView {
         at_ms: NOW - age,
     };
     HookView {
-        urls: vec![(s("GitHub, Gitea, Forgejo"), s("https://windlass.example.com/hooks/checkout"))],
+        urls: vec![(s("GitHub, Gitea, Forgejo, GitLab, Bitbucket"), s("https://windlass.example.com/hooks/checkout"))],
         new_secret: None,
         allows_unsigned: false,
         polled_every_ms: Some(5 * MINUTE),

@@ -48,6 +48,12 @@ words! {
     allow_unsigned_hint: "Anyone who reaches this server could then start a run.", "任何能访问本服务器的人都可触发运行。";
     allow_self: "The author of a commit may approve it", "允许提交者自行验收";
     hook_lead: "Give your forge this address and secret, for push, tag and pull request. Without it Windlass still finds pushes by polling.", "请在代码平台填写此地址和密钥，勾选推送、标签和合并请求。不配置时 Windlass 仍会通过轮询发现推送。";
+    forge_settings: "What to set at the forge", "在代码平台上如何设置";
+    set_github: "Settings, Webhooks: content type application/json, the secret; events: pushes, pull requests.", "Settings → Webhooks：内容类型选 application/json，填写密钥；事件选 pushes 和 pull requests。";
+    set_gitea: "Settings, Webhooks: POST, application/json, the secret; events: push, pull request, pull request synchronized.", "设置 → Web 钩子：POST、application/json，填写密钥；事件选推送、合并请求和合并请求同步。";
+    set_gitlab: "Settings, Webhooks: the secret as secret token; or a signing token of GitLab’s, which is then given to the service as its secret. Triggers: push, tag push, merge request events.", "设置 → Webhooks：把密钥填为 secret token；或使用 GitLab 的 signing token，并将其设为本服务的密钥。触发器选推送、标签推送和合并请求事件。";
+    set_bitbucket: "Repository settings, Webhooks: the secret; trigger: repository push. A pull request runs by the push of its branch.", "Repository settings → Webhooks：填写密钥；触发器选 repository push。合并请求由其分支的推送触发运行。";
+    set_bitbucket_server: "Repository settings, Webhooks: the secret; events: push, pull request opened, source branch updated.", "Repository settings → Webhooks：填写密钥；事件选 push、pull request opened 和 source branch updated。";
     secret: "Secret", "密钥";
     shown_once: "shown this once: copy it now", "仅显示这一次，请立即复制";
     after_register: "shown once, after you register", "登记后显示一次";
@@ -148,6 +154,10 @@ impl Text<'_> {
                 Ignored::KnownCommit => {
                     (String::from("no run: the commit is known"), String::from("不运行：提交已处理"))
                 }
+                Ignored::Asked => (
+                    String::from("no run by itself: asked the repository where the branch is now"),
+                    String::from("不直接运行：已向代码库查询分支的当前位置"),
+                ),
                 Ignored::OtherEvent => {
                     (String::from("no run: not an event for Windlass"), String::from("不运行：与 Windlass 无关的事件"))
                 }
