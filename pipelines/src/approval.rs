@@ -25,7 +25,7 @@ pub const CODE_LIFE_MS: u64 = 15 * 60_000;
 pub const CODES_MAX: u32 = 20;
 
 /// Where an approval stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "state")]
 pub enum ApprovalState {
     /// Waits for a decision.
@@ -64,7 +64,7 @@ impl ApprovalState {
 }
 
 /// A decision and its proof.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Decision {
     /// Mail address or account name.
     pub by: String,
@@ -80,7 +80,7 @@ pub struct Decision {
 }
 
 /// How a person proved who they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Proof {
     /// The code mailed to them.
@@ -90,7 +90,7 @@ pub enum Proof {
 }
 
 /// "I am testing this".
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Claim {
     /// Who.
     pub by: String,
@@ -102,7 +102,7 @@ pub struct Claim {
 }
 
 /// What is known of one tester's link: nothing that opens it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct LinkRecord {
     /// Number of the last code that was asked for; the code is derived from it.
     pub code_serial: u32,
@@ -115,7 +115,7 @@ pub struct LinkRecord {
 }
 
 /// Who may decide on which digest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Approval {
     /// Of which release.
     pub release: ReleaseId,

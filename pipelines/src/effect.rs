@@ -12,7 +12,7 @@ use crate::{
 macro_rules! effects {
     ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident : $type:ty),* $(,)? } = $word:literal),* $(,)?) => {
         /// One piece of work asked of the world.
-        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
         #[serde(rename_all = "snake_case", tag = "effect")]
         pub enum Effect {
             $($(#[$doc])* $name { $($(#[$field_doc])* $field: $type),* }),*
@@ -252,7 +252,7 @@ impl Effect {
 }
 
 /// An effect that waits or is being performed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct PendingEffect {
     /// What to do.
     pub effect: Effect,

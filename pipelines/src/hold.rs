@@ -20,7 +20,7 @@ impl Default for HoldBounds {
 }
 
 /// How a held run ends without a person.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "end")]
 pub enum HoldEnd {
     /// Nobody said a word in time.
@@ -55,7 +55,7 @@ pub const LINE_CHARS_MAX: usize = 300;
 
 /// What a held run would do, as its commit says it. Written by a stranger: texts are bounded and hold no control or
 /// direction characters, and are still only text.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Proposal {
     /// The pipeline file that the commit has.
     pub pipeline_file: Option<String>,
@@ -72,7 +72,7 @@ pub struct Proposal {
 }
 
 /// A step that would run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ProposedStep {
     /// Its name.
     pub name: String,

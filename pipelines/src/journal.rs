@@ -27,7 +27,7 @@ pub enum Channel {
 }
 
 /// Who did something and by which way.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Origin {
     /// Account, mail address, runner, or `windlass`.
     pub actor: String,
@@ -44,7 +44,7 @@ impl Origin {
 }
 
 /// One line of the journal.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Entry {
     /// [`ENTRY_VERSION`] when it was written.
     pub version: u32,

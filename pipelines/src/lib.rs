@@ -13,6 +13,7 @@ pub mod plan;
 pub mod protocol;
 pub mod release;
 pub mod repository;
+pub mod retention;
 pub mod rollout;
 pub mod run;
 #[cfg(test)]

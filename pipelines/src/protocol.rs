@@ -384,7 +384,7 @@ pub enum Report {
 }
 
 /// What git says of a commit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct CommitInfo {
     /// The commit.
     pub sha: CommitSha,

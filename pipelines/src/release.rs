@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Where a release stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "state")]
 pub enum ReleaseState {
     /// Waits for the test environment, which a tester has claimed for another release.
@@ -100,7 +100,7 @@ impl ReleaseState {
 }
 
 /// A digest on its way.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Release {
     /// Its id; the number is that of the run.
     pub id: ReleaseId,

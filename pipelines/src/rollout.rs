@@ -26,7 +26,7 @@ pub const MEASURE_EVERY_MIN_MS: u64 = 500;
 pub const ABORTED_BY: &str = "aborted by ";
 
 /// One stage: a share of the traffic, held for a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Stage {
     /// Share of the new revision in percent.
     pub weight_percent: u8,
@@ -65,7 +65,7 @@ pub fn stages(plan: &ProductionPlan, replicas: u32, has_stable: bool) -> Vec<Sta
 }
 
 /// Why a rollout exists.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "cause")]
 pub enum Cause {
     /// A release was promoted.
@@ -80,7 +80,7 @@ pub enum Cause {
 }
 
 /// Why a rollout stands still.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "why")]
 pub enum Pause {
     /// A person said so.
@@ -93,7 +93,7 @@ pub enum Pause {
 }
 
 /// Where a rollout stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "state")]
 pub enum RolloutState {
     /// The new revision starts; no traffic yet.
@@ -160,7 +160,7 @@ impl RolloutState {
 }
 
 /// The revision that has the traffic before.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Stable {
     /// Number of its release.
     pub release: u32,
@@ -169,7 +169,7 @@ pub struct Stable {
 }
 
 /// One look at the metrics.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Sample {
     /// When.
     pub at: UnixMs,
@@ -186,7 +186,7 @@ pub struct Sample {
 }
 
 /// A move of traffic.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Rollout {
     /// Its id.
     pub id: RolloutId,

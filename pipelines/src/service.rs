@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{ids::ServiceName, time::UnixMs};
 
 /// What a person registered. What is registered bounds; the pipeline file only narrows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Service {
     /// Its name.
     pub name: ServiceName,

@@ -68,7 +68,7 @@ pub enum Refusal {
 }
 
 /// What moves on one service now. Finished things are not in it; they stay in the store.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Train {
     /// Of which service.
     pub service: ServiceName,
@@ -100,7 +100,7 @@ pub struct Train {
 }
 
 /// A rollback that waits for the end of a rollout.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct PendingRollback {
     /// To which release.
     pub to: u32,

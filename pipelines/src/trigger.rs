@@ -127,7 +127,7 @@ impl Trigger {
 }
 
 /// A ref as it was last seen, with the commits that it was seen at before: a hook that comes late is known by them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct SeenRef {
     /// Where it is.
     pub commit: CommitSha,

@@ -5,6 +5,7 @@ pub mod accounts;
 pub mod addresses;
 pub mod agents;
 pub mod approvals;
+pub mod backup;
 pub mod board;
 pub mod deliveries;
 pub mod health;
@@ -13,7 +14,9 @@ pub mod keys;
 pub mod log;
 pub mod queue;
 pub mod releases;
+pub mod retention;
 pub mod rollouts;
+pub mod room;
 pub mod rotation;
 pub mod runs;
 pub mod secrets;
@@ -25,7 +28,7 @@ pub mod trains;
 pub mod waiting;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -39,6 +42,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 pub use crate::store::{
     Account, Delivery, DeliveryState, NewDelivery, Page, Recorded, Role, StoreError, Token,
+    backup::BackupError,
     engine::EngineError,
     logs::{self, LogError},
     records::HookContent,
@@ -89,9 +93,33 @@ pub enum AppError {
     /// A step's log could not be read or written.
     #[error("the log store failed")]
     Logs(#[source] LogError),
+    /// The disk is nearly full: nothing new begins, so that what is under way can end.
+    #[error("only {} MiB are free under the state folder, and {} MiB are kept for finishing what has begun", .free_bytes >> 20, .min_bytes >> 20)]
+    NoRoom {
+        /// Free bytes.
+        free_bytes: u64,
+        /// Bytes that are kept.
+        min_bytes: u64,
+    },
+    /// A backup was not made.
+    #[error("the backup was not made")]
+    Backup(#[source] BackupError),
     /// Sealing or opening a secret failed.
     #[error(transparent)]
     Keys(#[from] keys::KeyError),
+}
+
+impl AppError {
+    /// Whether the same will be taken once there is room on the disk, or it is writable again.
+    #[must_use]
+    pub fn passes_with_room(&self) -> bool {
+        matches!(
+            self,
+            Self::NoRoom { .. }
+                | Self::Store(StoreError::Engine(EngineError::DiskFull | EngineError::ReadOnly | EngineError::Busy))
+                | Self::Logs(LogError::DiskFull | LogError::ReadOnly)
+        )
+    }
 }
 
 impl From<StoreError> for AppError {
@@ -143,6 +171,10 @@ pub struct App {
     work_for_runners: Notify,
     locks: Mutex<HashMap<ServiceName, Arc<tokio::sync::Mutex<()>>>>,
     promotions: Mutex<HashMap<ReleaseId, (u64, u64)>>,
+    backups: Arc<tokio::sync::Mutex<()>>,
+    /// Services whose runs do not begin just now.
+    quiet: Mutex<HashSet<ServiceName>>,
+    swept: Mutex<Option<retention::Swept>>,
 }
 
 impl App {
@@ -180,6 +212,9 @@ impl App {
             work_for_runners: Notify::new(),
             locks,
             promotions: Mutex::default(),
+            backups: Arc::default(),
+            quiet: Mutex::default(),
+            swept: Mutex::default(),
         })
     }
 

@@ -2,6 +2,7 @@
 //! `serve`, `gateway` and `demo` do lives elsewhere.
 
 mod account;
+mod backup;
 mod catalog;
 pub(crate) mod client;
 pub(crate) mod credentials;
@@ -118,6 +119,8 @@ enum Command {
     Rollout(rollout::Arguments),
     Rollback(release::RollbackArguments),
     Account(account::Arguments),
+    Backup(backup::Arguments),
+    Restore(backup::RestoreArguments),
     Token(account::TokenArguments),
     Session(account::SessionArguments),
     Secret(secret::Arguments),
@@ -263,6 +266,8 @@ async fn act(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Rollout(arguments) => rollout::run(context, &arguments).await,
         Command::Rollback(arguments) => release::rollback(context, &arguments).await,
         Command::Account(arguments) => account::run(context, &arguments).await,
+        Command::Backup(arguments) => backup::run(context, &arguments).await,
+        Command::Restore(arguments) => backup::restore(context, &arguments).await,
         Command::Token(arguments) => account::token(context, &arguments).await,
         Command::Session(arguments) => account::session(context, &arguments).await,
         Command::Secret(arguments) => secret::run(context, &arguments).await,

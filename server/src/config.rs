@@ -81,6 +81,54 @@ pub struct Config {
     /// The server's own bounds.
     #[serde(default)]
     pub bounds: Bounds,
+    /// What is kept, and for how long. Something goes only when it is over both its number and its age. What is live, may
+    /// be rolled back to, waits or runs always stays, and so does the journal.
+    #[serde(default)]
+    pub retention: Retention,
+}
+
+/// What is kept.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retention {
+    /// The newest runs of each service that are kept, with their releases and rollouts.
+    pub runs_keep: usize,
+    /// Days for which every run is kept.
+    pub runs_days: u32,
+    /// The newest images of each service that are kept in the test registry and on the engine. Of the production registry
+    /// nothing is ever removed.
+    pub images_keep: usize,
+    /// Days for which every image is kept there.
+    pub images_days: u32,
+    /// Releases of each service that were live and stay, with their images, to be rolled back to.
+    pub rollback_keep: usize,
+    /// The newest hooks of each service that are kept.
+    pub deliveries_keep: usize,
+    /// Days for which every hook is kept.
+    pub deliveries_days: u32,
+    /// Days for which logs are kept.
+    pub logs_days: u32,
+    /// Bytes of all logs together; the oldest go first.
+    pub logs_bytes_max: u64,
+    /// Time between two sweeps, in milliseconds; 0: nothing is ever removed.
+    pub sweep_every_ms: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            runs_keep: 200,
+            runs_days: 90,
+            images_keep: 10,
+            images_days: 14,
+            rollback_keep: 5,
+            deliveries_keep: 500,
+            deliveries_days: 30,
+            logs_days: 90,
+            logs_bytes_max: 20 << 30,
+            sweep_every_ms: 3_600_000,
+        }
+    }
 }
 
 /// Networks, or single addresses, as they are written.
@@ -335,6 +383,8 @@ pub struct Bounds {
     pub secrets_per_scope_max: usize,
     /// Memory for the store's cache, in bytes.
     pub store_cache_bytes: usize,
+    /// Bytes under the state folder that are kept for finishing what has begun; with less free, nothing new begins.
+    pub disk_free_bytes_min: u64,
 }
 
 impl Default for Bounds {
@@ -368,6 +418,7 @@ impl Default for Bounds {
             secret_bytes_max: 64 << 10,
             secrets_per_scope_max: 500,
             store_cache_bytes: 16 << 20,
+            disk_free_bytes_min: 256 << 20,
         }
     }
 }

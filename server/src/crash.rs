@@ -7,7 +7,8 @@ use std::{
     sync::Mutex,
 };
 
-/// `KIND:PLACE` of the kill point, such as `deploy-test:answered`; `each`: all of them, one per life of the process.
+/// `KIND:PLACE` of the kill point, such as `deploy-test:answered`; `KIND`: each of its places, `each`: all of them, one per
+/// life of the process. Kinds are those of effects, and `sweep`.
 pub const POINT_VARIABLE: &str = "WINDLASS_CRASH";
 /// File in which a point is noted, one per line, when it is reached, so that the restarted process passes it.
 pub const MARK_VARIABLE: &str = "WINDLASS_CRASH_MARK";
@@ -22,7 +23,7 @@ pub fn point(kind: &str, place: &str) {
     }
     let (Ok(wanted), Ok(mark)) = (std::env::var(POINT_VARIABLE), std::env::var(MARK_VARIABLE)) else { return };
     let here = format!("{kind}:{place}");
-    if wanted == here || wanted == "each" {
+    if wanted == here || wanted == kind || wanted == "each" {
         die_once(&here, &mark);
     }
 }

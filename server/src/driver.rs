@@ -9,6 +9,7 @@ pub mod mail;
 pub mod poll;
 pub mod promote;
 pub mod rollout;
+pub mod sweep;
 pub mod traffic;
 
 use std::{sync::Arc, time::Duration};
@@ -36,6 +37,9 @@ use crate::{
     crash,
     driver::traffic::Traffic,
 };
+
+/// The longest wait before an outcome that found no room is stored again, in milliseconds.
+const OUTCOME_WAIT_MAX_MS: u64 = 2_000;
 
 /// Why the drivers could not start.
 #[derive(Debug, thiserror::Error)]
@@ -160,9 +164,9 @@ impl Drivers {
             let free = parallel_max.saturating_sub(tasks.len());
             let (due, next) = self.app.queue().lease_due(now, free);
             for (key, pending) in due {
-                let drivers = Arc::clone(&self);
+                let (drivers, shutdown) = (Arc::clone(&self), shutdown.clone());
                 tasks.spawn(async move {
-                    drivers.perform(&key, &pending).await;
+                    drivers.perform(&key, &pending, &shutdown).await;
                     drivers.app.queue().release(&key);
                 });
             }
@@ -177,7 +181,7 @@ impl Drivers {
         tasks.wait().await;
     }
 
-    async fn perform(&self, key: &str, pending: &PendingEffect) {
+    async fn perform(&self, key: &str, pending: &PendingEffect, shutdown: &CancellationToken) {
         let kind = pending.effect.kind().word();
         tracing::debug!(effect = key, failures = pending.failures, "performing");
         crash::point(kind, "before");
@@ -186,14 +190,38 @@ impl Drivers {
             Err(TryAgain(error)) => Outcome::Retry(error),
         };
         crash::point(kind, "answered");
-        if let Err(error) = self.app.effect_outcome(key, pending, outcome).await {
-            // It stays pending; the store's trouble is shown on the pages and passes, or a person is needed.
-            tracing::error!(effect = key, error = %TryAgain::from_error(&error).0, "its outcome was not stored");
-            tokio::time::sleep(Duration::from_millis(self.app.config.bounds.retry_first_ms)).await;
+        self.store_outcome(key, pending, &outcome, shutdown).await;
+    }
+
+    /// Stores an outcome. While the store takes nothing (no room, read-only) it is kept and tried again: an effect that was
+    /// performed is not performed anew because its outcome finds no room, or a mail would go out every second.
+    async fn store_outcome(&self, key: &str, pending: &PendingEffect, outcome: &Outcome, shutdown: &CancellationToken) {
+        let mut wait_ms = self.app.config.bounds.retry_first_ms;
+        let mut is_told = false;
+        loop {
+            let Err(error) = self.app.effect_outcome(key, pending, outcome.clone()).await else { return };
+            let passes = error.passes_with_room();
+            if !is_told {
+                tracing::error!(effect = key, passes, error = %TryAgain::from_error(&error).0, "its outcome was not stored");
+                is_told = true;
+            }
+            tokio::select! {
+                // It stays pending, and is performed again after the start.
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
+            }
+            if !passes {
+                return;
+            }
+            wait_ms = wait_ms.saturating_mul(2).min(OUTCOME_WAIT_MAX_MS);
         }
     }
 
     async fn act(&self, effect: &Effect) -> Performed {
+        if matches!(effect, Effect::ProcessDelivery { .. } | Effect::PollRepository { .. }) {
+            // Both make new runs. They come again, and find then what they would have found now.
+            self.app.room_for_new_work()?;
+        }
         match effect {
             Effect::ProcessDelivery { delivery, service } => Ok(self.app.delivery_outcome(service, *delivery)?),
             Effect::PollRepository { service, .. } => poll::poll_repository(self, service).await,

@@ -8,12 +8,18 @@ use integrations::docker::EngineConfig;
 use pipelines::protocol::{LinkError, RunnerLink, RunnerRequest, ServerReply};
 use runner::{Agent, AgentConfig};
 use server::{
-    app::{App, accounts::FIRST_ADMIN, keys::Keys, system_clock},
+    app::{
+        App,
+        accounts::FIRST_ADMIN,
+        keys::{KEY_VARIABLE, Keys},
+        system_clock,
+    },
     config::Config,
     driver::Drivers,
     http::router,
     letters::TemplateLetters,
     store::{
+        backup,
         embedded::EmbeddedStore,
         engine::{self, EngineConfig as StoreEngine},
         logs::{LogConfig, LogStore},
@@ -60,7 +66,7 @@ pub(crate) async fn wait_for_signal() {
 async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     let state = config.state_dir.clone();
     private_folder(&state).with_context(|| format!("failed to make the state folder {}", state.display()))?;
-    let keys = Keys::load(&state.join("key"))?;
+    let keys = load_key(&state)?;
     let store_config = StoreEngine { cache_bytes: config.bounds.store_cache_bytes, ..StoreEngine::default() };
     let store = engine::open(&state.join("store"), &store_config).context("failed to open the store")?;
     let store = Arc::new(EmbeddedStore::open(store).context("failed to read the store")?);
@@ -79,6 +85,7 @@ async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> 
     let sessions = Arc::clone(&app);
     let until = shutdown.clone();
     parts.spawn(async move { sessions.sessions_watch(until).await });
+    parts.spawn(Arc::clone(&drivers).sweep_forever(shutdown.clone()));
     if app.config.runner.parallel_runs > 0 {
         let agent = embedded_runner(&app, drivers.engine_config().clone())?;
         let shutdown = shutdown.clone();
@@ -101,6 +108,22 @@ async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> 
 async fn after(shutdown: &CancellationToken, time: std::time::Duration) {
     shutdown.cancelled().await;
     tokio::time::sleep(time).await;
+}
+
+/// The key. A store whose key is missing gets no new one: nothing in it would open any more, and no mailed link be good.
+fn load_key(state: &Path) -> anyhow::Result<Keys> {
+    let key = state.join("key");
+    if state.join(backup::read::UNFINISHED).exists() {
+        bail!("start in {}: a restore was interrupted there; empty the folder and restore again", state.display());
+    }
+    if state.join("store").exists() && !key.exists() && std::env::var_os(KEY_VARIABLE).is_none() {
+        bail!(
+            "find the key: {} holds a store, and its key is missing; put the server's key at {} (mode 0600)",
+            state.display(),
+            key.display()
+        );
+    }
+    Ok(Keys::load(&key)?)
 }
 
 fn private_folder(path: &Path) -> std::io::Result<()> {

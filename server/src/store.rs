@@ -2,10 +2,14 @@
 //! accounts. No key-value call is made above this trait. Beneath it: [`embedded`] on an [`engine`]; logs of steps lie
 //! outside the key-value store, in [`logs`].
 
+pub mod backup;
+pub mod check;
 pub mod embedded;
 pub mod engine;
 pub mod logs;
 pub mod records;
+mod tables;
+pub mod versions;
 
 use std::{future::Future, pin::Pin};
 
@@ -45,6 +49,28 @@ pub enum StoreError {
     /// Something with this name is there already.
     #[error("{0} exists already")]
     Exists(String),
+    /// It was written by a newer Windlass; nothing of it was changed.
+    #[error(
+        "the store is of version {found}, and this windlass knows versions up to {known}; start the newer windlass again, \
+         or restore a backup that was made before it"
+    )]
+    Newer {
+        /// Its version.
+        found: u32,
+        /// The newest version that is known here.
+        known: u32,
+    },
+    /// It is of an older version and could not be brought to the present one. The next start goes on with it.
+    #[error("the store could not be brought from version {from} to version {to}")]
+    Migration {
+        /// Its version.
+        from: u32,
+        /// The version that comes next.
+        to: u32,
+        /// Why.
+        #[source]
+        source: Box<StoreError>,
+    },
 }
 
 /// An answer that comes when the change is on disk.
@@ -358,8 +384,53 @@ pub trait Store: Send + Sync {
     /// Those of storing.
     fn token_delete(&self, digest: &str, entry: NewEntry) -> Stored<()>;
 
+    /// Forgets records, in one transaction. An image that another run has built meanwhile stays.
+    ///
+    /// # Errors
+    /// Those of storing; then nothing is forgotten.
+    fn forget(&self, forget: Forget) -> Stored<()>;
+
+    /// Writes a line into the journal that belongs to no other record.
+    ///
+    /// # Errors
+    /// Those of storing.
+    fn journal_note(&self, entry: NewEntry) -> Stored<()>;
+
     /// Why changes are refused at present, if the last one was.
     fn trouble(&self) -> Option<String>;
+    /// Writes a copy of everything, as of one moment, into the folder `to`, while reads and changes go on. Blocks.
+    ///
+    /// # Errors
+    /// Those of writing.
+    fn copy_to(&self, to: &std::path::Path) -> Result<(), StoreError>;
+    /// What it occupies on disk, in bytes.
+    ///
+    /// # Errors
+    /// When that cannot be seen.
+    fn size_bytes(&self) -> Result<u64, StoreError>;
+}
+
+/// Records of a service that are not needed any more. What refers to one of them must be in it too, or be gone.
+#[derive(Clone, Debug)]
+pub struct Forget {
+    /// Of which service.
+    pub service: ServiceName,
+    /// Runs, with the release of the same number and its approval.
+    pub runs: Vec<u32>,
+    /// Rollouts.
+    pub rollouts: Vec<u32>,
+    /// Inputs whose image is not offered to a run any more.
+    pub images: Vec<Digest>,
+    /// Hooks.
+    pub deliveries: Vec<DeliveryId>,
+}
+
+impl Forget {
+    /// Nothing yet.
+    #[must_use]
+    pub fn of(service: ServiceName) -> Self {
+        Self { service, runs: Vec::new(), rollouts: Vec::new(), images: Vec::new(), deliveries: Vec::new() }
+    }
 }
 
 /// What was sealed anew with another key.

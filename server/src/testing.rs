@@ -86,9 +86,12 @@ pub(crate) fn test_app_with(change: impl FnOnce(&mut Config)) -> Stage {
     change(&mut config);
     let memory = EngineConfig { kind: EngineKind::Memory, ..EngineConfig::default() };
     let engine = engine::open(Path::new(""), &memory).unwrap();
+    on_engine(config, engine, Arc::new(AtomicU64::new(START_MS)), folder)
+}
+
+fn on_engine(config: Config, engine: Arc<dyn Engine>, clock: Arc<AtomicU64>, folder: tempfile::TempDir) -> Stage {
     let store = Arc::new(EmbeddedStore::open(Arc::clone(&engine)).unwrap());
     let logs = Arc::new(LogStore::open(&folder.path().join("logs"), LogConfig::default()).unwrap());
-    let clock = Arc::new(AtomicU64::new(START_MS));
     let hands = Arc::clone(&clock);
     let keys = Keys::from_bytes([7; 32]);
     let app = App::new(config, store, logs, keys, Arc::new(move || UnixMs(hands.load(Ordering::Relaxed)))).unwrap();
@@ -108,6 +111,20 @@ fn config(folder: &Path) -> Config {
 }
 
 impl Stage {
+    /// A new life of the server on the same records and files, with other settings.
+    pub(crate) fn with_config(self, change: impl FnOnce(&mut Config)) -> Stage {
+        let Stage { clock, engine, folder, app, router } = self;
+        drop((app, router));
+        let mut config = config(folder.path());
+        change(&mut config);
+        on_engine(config, engine, clock, folder)
+    }
+
+    /// What the store stands on.
+    pub(crate) fn engine(&self) -> &Arc<dyn Engine> {
+        &self.engine
+    }
+
     /// The clock goes on.
     pub(crate) fn pass_ms(&self, span_ms: u64) {
         self.clock.fetch_add(span_ms, Ordering::Relaxed);

@@ -17,6 +17,7 @@
 
 pub mod bench;
 pub mod browser;
+pub mod disk;
 pub mod docker;
 pub mod evidence;
 pub mod git;
@@ -31,6 +32,7 @@ pub mod sshd;
 pub mod windlass;
 
 pub use browser::{Browser, BrowserOptions, Violation};
+pub use disk::SmallDisk;
 pub use docker::DockerEngine;
 pub use evidence::Tier;
 pub use git::Repo;

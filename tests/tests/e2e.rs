@@ -3,10 +3,16 @@
 
 #[path = "e2e/api.rs"]
 mod api;
+#[path = "e2e/backup.rs"]
+mod backup;
 #[path = "e2e/crash.rs"]
 mod crash;
+#[path = "e2e/disk.rs"]
+mod disk;
 #[path = "e2e/inputs.rs"]
 mod inputs;
+#[path = "e2e/retention.rs"]
+mod retention;
 #[path = "e2e/rollout.rs"]
 mod rollout;
 #[path = "e2e/sample.rs"]

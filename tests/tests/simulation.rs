@@ -113,8 +113,3 @@ fn without_any_safeguard_a_promise_breaks() {
     }
     assert!(told.is_empty(), "{}", told.join("\n"));
 }
-
-#[test]
-fn without_asking_first_a_strangers_commit_runs() {
-    is_needed(Safeguards { asks_first: false, ..Safeguards::ALL_ON }, &["of a stranger"]);
-}

@@ -8,7 +8,7 @@ use super::{Approval, ApprovalState, Claim, Decision, Proof};
 use crate::time::UnixMs;
 
 /// A moment of an approval at which people are mailed once more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Reminder {
     /// Those who have not decided are reminded.

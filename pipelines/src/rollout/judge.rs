@@ -16,7 +16,7 @@ pub const SIGNIFICANCE: f64 = 0.01;
 pub const LATENCY_WORSE_FACTOR: f64 = 1.1;
 
 /// What was measured of one revision over one span of time.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct RevisionStats {
     /// Answered or failed requests.
     pub requests: u64,
@@ -87,7 +87,7 @@ impl RevisionStats {
 }
 
 /// A verdict.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Outcome {
     /// Good.
@@ -111,7 +111,7 @@ impl Outcome {
 }
 
 /// One line of the check table.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct CheckResult {
     /// What was checked: a metric's word, or `errors_vs_stable`, `latency_vs_stable`.
     pub name: String,
@@ -128,7 +128,7 @@ pub struct CheckResult {
 }
 
 /// All that the judge said at one moment.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Judgement {
     /// The worst of the checks.
     pub outcome: Outcome,

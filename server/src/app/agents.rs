@@ -77,7 +77,8 @@ impl App {
     async fn agent_take(&self, runner: &RunnerName, id: &RunId) -> Result<Option<Job>, AppError> {
         let run = self.run(id)?;
         let is_free = match &run.state {
-            RunState::Queued => true,
+            // It waits with the others until there is room for what it will write.
+            RunState::Queued => self.room().is_ok() && !self.is_quiet(&id.service),
             RunState::Running { runner: other } | RunState::Cancelling { runner: other } => other == runner,
             _ => false,
         };

@@ -10,7 +10,7 @@ use pipelines::{
     run::{Run, RunState},
     service::Service,
     train::Train,
-    why::{BackCause, Fault, Party, ReleaseFacts, RunFacts, Why, why_release, why_run},
+    why::{BackCause, FAULT_TRIES_BEFORE_A_PERSON, Fault, Party, ReleaseFacts, RunFacts, Why, why_release, why_run},
 };
 
 use super::{App, AppError, accounts::Caller};
@@ -320,6 +320,13 @@ impl App {
     pub fn run_why(&self, run: &Run) -> Result<Why, AppError> {
         if let Some(release) = self.store.release(&run.id.release())? {
             return self.release_why(&release);
+        }
+        if run.state == RunState::Queued
+            && let Some(no) = self.no_room()
+        {
+            // Only a person makes room.
+            let (error, next_at) = (no.to_string(), self.now().plus_ms(self.config.bounds.lease_wait_ms));
+            return Ok(Why::Fault(Fault { party: Party::Store, error, tries: FAULT_TRIES_BEFORE_A_PERSON, next_at }));
         }
         let position = match run.state {
             RunState::Queued => Some(self.queue_place(&run.id)),

@@ -40,6 +40,9 @@ impl App {
     /// # Errors
     /// When the store does not take it: the forge must be told that it was not taken.
     pub async fn delivery_record(&self, delivery: NewDelivery) -> Result<Recorded, AppError> {
+        if delivery.content.is_ok() {
+            self.room_for_new_work()?;
+        }
         let service = delivery.service.clone();
         let answer = match self.store.delivery_record(delivery.clone()).await {
             // The same delivery came twice at once, and the other one was first: now it is known as a repeat.

@@ -8,14 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::App;
+use pipelines::time::UnixMs;
+
+use super::{App, retention::Swept, room::NoRoom};
 
 /// A look is not repeated within this time.
 const FRESH: Duration = Duration::from_secs(2);
-/// Free space below which the disk is nearly full, in bytes.
-const FREE_BYTES_FEW: u64 = 2 << 30;
-/// Free space below which new work will soon be refused, in bytes.
-const FREE_BYTES_MIN: u64 = 256 << 20;
+/// With less than so many times what is kept for finishing, the disk is nearly full.
+const NEARLY_FULL: u64 = 8;
 
 /// The outcome of a look, the better before the worse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,7 +43,7 @@ impl Verdict {
 /// What was seen of one thing that the server needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// Of what: `store`, `disk`, `engine`, `test_registry`, `production_registry`, `mail`, `gateway`.
+    /// Of what: `store`, `disk`, `kept`, `engine`, `test_registry`, `production_registry`, `mail`, `gateway`.
     pub name: &'static str,
     /// The outcome.
     pub verdict: Verdict,
@@ -107,6 +107,7 @@ impl App {
             return findings.clone();
         }
         let mut findings = vec![self.store_finding(), self.disk_finding()];
+        findings.extend(self.last_swept().map(|swept| kept_finding(&swept, self.now())));
         let surroundings = self.looks.surroundings.get().and_then(Weak::upgrade);
         if let Some(surroundings) = surroundings {
             findings.extend(surroundings.look().await);
@@ -134,11 +135,42 @@ impl App {
             }
         };
         let evidence = format!("{} MiB free under the state folder", free >> 20);
-        let fix = "free space there; old images go by: docker image prune";
-        match free {
-            _ if free < FREE_BYTES_MIN => Finding::not_good("disk", Verdict::Bad, evidence, fix),
-            _ if free < FREE_BYTES_FEW => Finding::not_good("disk", Verdict::Warning, evidence, fix),
-            _ => Finding::good("disk", evidence),
+        let fix = "free space there; nothing has to be restarted";
+        let min = self.config.bounds.disk_free_bytes_min;
+        match self.room() {
+            Err(NoRoom::ReadOnly) => {
+                let evidence = "the state folder is read-only: nothing new is accepted";
+                Finding::not_good("disk", Verdict::Bad, evidence, "make it writable again; nothing has to be restarted")
+            }
+            Err(_) => {
+                let evidence = format!("{evidence}, and {} MiB are kept: nothing new is accepted", min >> 20);
+                Finding::not_good("disk", Verdict::Bad, evidence, fix)
+            }
+            Ok(()) if free < min.saturating_mul(NEARLY_FULL) => {
+                Finding::not_good("disk", Verdict::Warning, evidence, fix)
+            }
+            Ok(()) => Finding::good("disk", evidence),
+        }
+    }
+}
+
+fn kept_finding(swept: &Swept, now: UnixMs) -> Finding {
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let Swept { runs, logs, deliveries, registry_images, engine_images, containers, .. } = swept;
+    let evidence = format!(
+        "{} runs, {} MiB of logs, a store of {} MiB; {} min ago went {runs} runs, {logs} logs, {deliveries} hooks, \
+         {registry_images} images of the test registry, {engine_images} of the engine, {containers} containers",
+        swept.runs_kept,
+        mib(swept.log_bytes),
+        mib(swept.store_bytes),
+        now.since_ms(swept.at) / 60_000
+    );
+    match swept.troubles.first() {
+        None => Finding::good("kept", evidence),
+        Some(trouble) => {
+            let evidence = format!("{evidence}; not everything could be removed: {trouble}");
+            let fix = "look there; nothing is lost, it only takes space, and it is tried again";
+            Finding::not_good("kept", Verdict::Warning, evidence, fix)
         }
     }
 }

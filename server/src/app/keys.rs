@@ -116,6 +116,18 @@ impl Keys {
         Ok(Self { current: keys.next().ok_or_else(malformed)?, old: keys.collect() })
     }
 
+    /// The keys as their file holds them, the current one first: for that file, and for a backup that is asked to hold
+    /// them.
+    #[must_use]
+    pub fn to_text(&self) -> Zeroizing<String> {
+        let mut text = Zeroizing::new(String::with_capacity((self.old.len() + 1) * (KEY_BYTES * 2)));
+        for key in self.all() {
+            BASE64.encode_string(key, &mut text);
+            text.push('\n');
+        }
+        text
+    }
+
     fn make(path: &Path) -> io::Result<Self> {
         let made = Self::from_bytes(new_key());
         made.write(path)?;
@@ -131,9 +143,7 @@ impl Keys {
         let half = path.with_extension("new");
         let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&half)?;
         file.set_permissions(fs::Permissions::from_mode(0o600))?;
-        for key in self.all() {
-            file.write_all(Zeroizing::new(format!("{}\n", *Zeroizing::new(BASE64.encode(key)))).as_bytes())?;
-        }
+        file.write_all(self.to_text().as_bytes())?;
         // Root may rotate the key of a server that runs as somebody else.
         if let Ok(before) = fs::metadata(path) {
             std::os::unix::fs::fchown(&file, Some(before.uid()), Some(before.gid()))?;

@@ -54,7 +54,7 @@ impl Records for Overlay<'_> {
 }
 
 /// What is stored together with the events of one input.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Extras {
     /// The effect whose outcome this is.
     pub finished_effect: Option<String>,
@@ -76,7 +76,7 @@ pub struct Applied {
 }
 
 /// What a driver says when it has performed an effect.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Outcome {
     /// These things happened on the train; with what is stored beside them. No event: it is just done.
     Done(Vec<Event>, Box<Extras>),
@@ -194,6 +194,9 @@ impl App {
         events: Vec<Event>,
         extras: Extras,
     ) -> Result<Applied, AppError> {
+        if events.iter().any(|event| matches!(event, Event::Triggered { .. })) {
+            self.room_for_new_work()?;
+        }
         let record = match extras.service {
             Some(ref changed) => changed.clone(),
             None => self.service(service)?,

@@ -177,6 +177,25 @@ impl Client {
         self.answer(what, request).await
     }
 
+    /// Changes something whose answer is a file, however long; hands it over piece by piece. Gives its length.
+    pub(crate) async fn download<B: Serialize>(
+        &self,
+        what: &str,
+        path: &str,
+        body: &B,
+        mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
+    ) -> Result<u64, Failure> {
+        let request = self.request(what, Method::POST, path)?.json(body);
+        let response = request.send().await.map_err(|error| self.unreachable(what, &error))?;
+        let mut response = self.successful(what, response).await?;
+        let mut bytes = 0;
+        while let Some(piece) = response.chunk().await.map_err(|error| self.unreachable(what, &error))? {
+            take(&piece)?;
+            bytes += piece.len() as u64;
+        }
+        Ok(bytes)
+    }
+
     async fn answer<T: DeserializeOwned>(&self, what: &str, request: reqwest::RequestBuilder) -> Result<T, Failure> {
         let request = request.timeout(Duration::from_millis(self.limits.answer_timeout_ms));
         let response = request.send().await.map_err(|error| self.unreachable(what, &error))?;

@@ -1,7 +1,12 @@
 //! Containers of revisions on the docker target: starts them by digest, sees that they are healthy and run the digest
 //! that they should, finds and removes them. A repeat finds what is there.
 
-use std::{collections::BTreeMap, fmt::Display, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+    net::SocketAddr,
+    time::Duration,
+};
 
 use integrations::docker::{
     ContainerSummary, DeployContainer, DockerError, Engine, Health, HealthCheck, Limits, OnDifference, RegistryAuth,
@@ -198,8 +203,22 @@ impl Drivers {
         service: &ServiceName,
         revision: &str,
     ) -> Result<(), TryAgain> {
-        let mut labels = self.labels_of(environment, service);
-        labels.insert(REVISION_LABEL.into(), revision.to_owned());
+        self.remove_containers(&environment.to_string(), service, revision).await
+    }
+
+    /// As [`Drivers::remove_revision`], for an environment as a label names it.
+    pub(super) async fn remove_containers(
+        &self,
+        environment: &str,
+        service: &ServiceName,
+        revision: &str,
+    ) -> Result<(), TryAgain> {
+        let labels = BTreeMap::from([
+            (INSTANCE_LABEL.to_owned(), self.instance()),
+            (ENVIRONMENT_LABEL.to_owned(), environment.to_owned()),
+            (SERVICE_LABEL.to_owned(), service.to_string()),
+            (REVISION_LABEL.to_owned(), revision.to_owned()),
+        ]);
         let engine = self.engine().await?;
         let failed = |error: DockerError| TryAgain::from_error(&error);
         for container in engine.list(&labels).await.map_err(failed)? {
@@ -207,6 +226,19 @@ impl Drivers {
             engine.remove(&container.name).await.map_err(failed)?;
         }
         Ok(())
+    }
+
+    /// Environment and revision of every container of a service, running or not.
+    pub(super) async fn containers_of(&self, service: &ServiceName) -> Result<BTreeSet<(String, String)>, TryAgain> {
+        let labels = BTreeMap::from([
+            (INSTANCE_LABEL.to_owned(), self.instance()),
+            (SERVICE_LABEL.to_owned(), service.to_string()),
+        ]);
+        let listed = self.engine().await?.list(&labels).await.map_err(|error| TryAgain::from_error(&error))?;
+        let pair = |mut container: ContainerSummary| {
+            Some((container.labels.remove(ENVIRONMENT_LABEL)?, container.labels.remove(REVISION_LABEL)?))
+        };
+        Ok(listed.into_iter().filter_map(pair).collect())
     }
 
     /// The revisions of a service that have containers in an environment.

@@ -137,13 +137,19 @@ impl From<AppError> for Problem {
                 ..Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-tries", detail.clone())
                     .next(format!("try again in {retry_after_s} seconds"))
             },
+            AppError::NoRoom { .. } => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "disk-low",
+                format!("{error}; nothing new is accepted until there is room, and what was acknowledged is safe"),
+            )
+            .next("free space under the server's state folder; nothing needs to be restarted"),
             AppError::Store(source) => {
                 tracing::error!(error = ?error, "the store failed");
                 store_problem(source)
             }
             AppError::Logs(LogError::DiskFull) => store_problem(&StoreError::Engine(EngineError::DiskFull)),
             AppError::Logs(LogError::ReadOnly) => store_problem(&StoreError::Engine(EngineError::ReadOnly)),
-            AppError::Logs(_) | AppError::Keys(_) => {
+            AppError::Logs(_) | AppError::Keys(_) | AppError::Backup(_) => {
                 tracing::error!(error = ?error, "a request failed");
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", error.to_string())
             }

@@ -16,7 +16,7 @@ use utoipa_axum::{router::UtoipaMethodRouter, routes as docs};
 
 use super::{
     access::{Access, admit, identify, is_https},
-    api::{accounts, board, login, logs, releases, rollouts, runs, secrets, server, services},
+    api::{accounts, backup, board, login, logs, releases, rollouts, runs, secrets, server, services},
     events, openapi, pages,
     problem::Problem,
     remote::locate,
@@ -304,6 +304,7 @@ fn people_api(routes: Routes) -> Routes {
         .api(GET, "/api/v1/server", ALL, docs!(server::show_server))
         .api(GET, "/api/v1/health", ALL, docs!(server::show_health))
         .api(GET, "/api/v1/queue", ALL, docs!(server::list_queue))
+        .api_stream(Method::POST, "/api/v1/backup", Access::Role(Role::Operator), docs!(backup::make_backup))
 }
 
 /// The server's router, with everything around the routes.

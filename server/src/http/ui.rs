@@ -152,6 +152,24 @@ pub struct PageContext {
     pub shows_accounts: bool,
     /// The menu shows the folder that mails are written to (demo).
     pub shows_mailbox: bool,
+    /// Why nothing new begins on this server, where that is so.
+    pub no_room: Option<NoRoom>,
+}
+
+/// Why nothing new begins on this server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoRoom {
+    /// The disk is nearly full.
+    Low {
+        /// What is free, in MiB.
+        free_mib: u64,
+        /// What is kept for finishing what has begun, in MiB.
+        min_mib: u64,
+    },
+    /// The state folder is read-only.
+    ReadOnly,
+    /// The store refuses changes.
+    Refused,
 }
 
 impl PageContext {

@@ -22,32 +22,17 @@ use pipelines::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
-    Account, Delivery, DeliveryId, DeliveryState, EffectsChanged, NamedSecret, NewDelivery, NewEntry, Page, Recorded,
-    SealedAnew, SealedSecrets, SecretScope, SecretUse, SeenRef, Session, Store, StoreError, Stored, Token, TrainChange,
+    Account, Delivery, DeliveryId, DeliveryState, EffectsChanged, Forget, NamedSecret, NewDelivery, NewEntry, Page,
+    Recorded, SealedAnew, SealedSecrets, SecretScope, SecretUse, SeenRef, Session, Store, StoreError, Stored, Token,
+    TrainChange,
     engine::{Batch, Direction, Engine, KeyRange, Table},
+    tables::{
+        ACCOUNTS, APPROVALS, DELIVERIES, DELIVERIES_BY_FORGE_ID, DELIVERIES_BY_SERVICE, EFFECTS, IMAGES, JOURNAL,
+        JOURNAL_BY_SERVICE, REFS, RELEASES, ROLLOUTS, RUNS, SECRETS, SERVICES, SESSIONS, TOKENS, TRAINS,
+    },
+    versions::{self, STORE_VERSION},
 };
 
-const SERVICES: Table = Table::new(2, "services");
-const SECRETS: Table = Table::new(3, "secrets");
-const TRAINS: Table = Table::new(4, "trains");
-const RUNS: Table = Table::new(5, "runs");
-const RELEASES: Table = Table::new(6, "releases");
-const APPROVALS: Table = Table::new(7, "approvals");
-const ROLLOUTS: Table = Table::new(8, "rollouts");
-const EFFECTS: Table = Table::new(9, "effects");
-const JOURNAL: Table = Table::new(10, "journal");
-const JOURNAL_BY_SERVICE: Table = Table::new(11, "journal by service");
-const DELIVERIES: Table = Table::new(12, "deliveries");
-const DELIVERIES_BY_FORGE_ID: Table = Table::new(13, "deliveries by forge id");
-const DELIVERIES_BY_SERVICE: Table = Table::new(14, "deliveries by service");
-const IMAGES: Table = Table::new(15, "images by inputs");
-const REFS: Table = Table::new(16, "refs");
-const ACCOUNTS: Table = Table::new(17, "accounts");
-const SESSIONS: Table = Table::new(18, "sessions");
-const TOKENS: Table = Table::new(19, "tokens");
-
-/// Version of the records as they are written now.
-const RECORD_VERSION: u32 = 1;
 /// More than this many of anything are not listed at once.
 const LIST_MAX: usize = 100_000;
 
@@ -64,28 +49,28 @@ struct EnvelopeIn<T> {
 }
 
 fn pack<T: Serialize>(table: Table, record: &T) -> Result<Vec<u8>, StoreError> {
-    serde_json::to_vec(&EnvelopeOut { v: RECORD_VERSION, d: record })
+    serde_json::to_vec(&EnvelopeOut { v: STORE_VERSION, d: record })
         .map_err(|error| StoreError::Record { table: table.name(), why: error.to_string() })
 }
 
-fn unpack<T: DeserializeOwned>(table: Table, bytes: &[u8]) -> Result<T, StoreError> {
+pub(super) fn unpack<T: DeserializeOwned>(table: Table, bytes: &[u8]) -> Result<T, StoreError> {
     let wrong = |why: String| StoreError::Record { table: table.name(), why };
     let envelope: EnvelopeIn<T> = serde_json::from_slice(bytes).map_err(|error| wrong(error.to_string()))?;
-    if envelope.v > RECORD_VERSION {
+    if envelope.v > STORE_VERSION {
         return Err(wrong(format!("it was written by a newer Windlass (record version {})", envelope.v)));
     }
     Ok(envelope.d)
 }
 
 /// `service`, a zero byte (which no service name holds), and the rest: so that one service's keys lie together.
-fn under(service: &ServiceName, rest: &[u8]) -> Vec<u8> {
+pub(super) fn under(service: &ServiceName, rest: &[u8]) -> Vec<u8> {
     let mut key = service.as_str().as_bytes().to_vec();
     key.push(0);
     key.extend_from_slice(rest);
     key
 }
 
-fn numbered(service: &ServiceName, number: u32) -> Vec<u8> {
+pub(super) fn numbered(service: &ServiceName, number: u32) -> Vec<u8> {
     under(service, &number.to_be_bytes())
 }
 
@@ -98,11 +83,12 @@ pub struct EmbeddedStore {
 }
 
 impl EmbeddedStore {
-    /// Opens the store on `engine`.
+    /// Opens the store on `engine`; an older one is brought to the present version first.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When it cannot be read; [`StoreError::Newer`], and then nothing of it was changed.
     pub fn open(engine: Arc<dyn Engine>) -> Result<Self, StoreError> {
+        versions::bring_up(&*engine)?;
         let last = |table| -> Result<u64, StoreError> {
             let newest = engine.scan(table, &KeyRange::all(), Direction::Backward, 1)?;
             Ok(newest.first().and_then(|(key, _)| key.as_slice().try_into().ok()).map_or(0, u64::from_be_bytes))
@@ -114,6 +100,11 @@ impl EmbeddedStore {
             last_entry = last_entry.max(unpack::<PendingEffect>(EFFECTS, &bytes)?.asked_by);
         }
         Ok(Self { engine, last_entry: last_entry.into(), last_delivery: last_delivery.into() })
+    }
+
+    /// What it stands on.
+    pub(super) fn engine(&self) -> &dyn Engine {
+        &*self.engine
     }
 
     fn get<T: DeserializeOwned>(&self, table: Table, key: &[u8]) -> Result<Option<T>, StoreError> {
@@ -360,6 +351,37 @@ impl EmbeddedStore {
         let records = self.engine.scan(table, &KeyRange::all(), Direction::Forward, LIST_MAX)?;
         let name = |key: &[u8]| String::from_utf8_lossy(key).into_owned();
         records.iter().map(|(key, bytes)| Ok((name(key), unpack(table, bytes)?))).collect()
+    }
+
+    fn forget_batch(&self, forget: &Forget) -> Result<Batch, StoreError> {
+        let Forget { service, runs, rollouts, images, deliveries } = forget;
+        let mut batch = Batch::new();
+        for inputs in images {
+            let key = under(service, inputs.as_str().as_bytes());
+            let known = self.get::<(RunId, Digest)>(IMAGES, &key)?;
+            // With runs: those of these runs. Alone: whichever run built it.
+            if known.is_some_and(|(run, _)| runs.is_empty() || runs.contains(&run.number)) {
+                batch.delete(IMAGES, key);
+            }
+        }
+        for number in runs {
+            for table in [RUNS, RELEASES, APPROVALS] {
+                batch.delete(table, numbered(service, *number));
+            }
+        }
+        for number in rollouts {
+            batch.delete(ROLLOUTS, numbered(service, *number));
+        }
+        for id in deliveries {
+            let Some(delivery) = self.delivery(*id)? else { continue };
+            let forge_key = under(service, format!("{}\0{}", delivery.forge, delivery.forge_id).as_bytes());
+            if self.get::<DeliveryId>(DELIVERIES_BY_FORGE_ID, &forge_key)? == Some(*id) {
+                batch.delete(DELIVERIES_BY_FORGE_ID, forge_key);
+            }
+            batch.delete(DELIVERIES_BY_SERVICE, under(service, &id.to_be_bytes()));
+            batch.delete(DELIVERIES, id.to_be_bytes());
+        }
+        Ok(batch)
     }
 
     fn put_with_entry<T: Serialize>(&self, table: Table, key: &str, record: &T, entry: NewEntry) -> Stored<()> {
@@ -615,8 +637,26 @@ impl Store for EmbeddedStore {
         self.send(made)
     }
 
+    fn forget(&self, forget: Forget) -> Stored<()> {
+        self.send(self.forget_batch(&forget).map(|batch| (batch, ())))
+    }
+
+    fn journal_note(&self, entry: NewEntry) -> Stored<()> {
+        let mut batch = Batch::new();
+        let made = self.add_entry(&mut batch, None, entry).map(|_| (batch, ()));
+        self.send(made)
+    }
+
     fn trouble(&self) -> Option<String> {
         self.engine.trouble().map(|error| error.to_string())
+    }
+
+    fn copy_to(&self, to: &std::path::Path) -> Result<(), StoreError> {
+        Ok(self.engine.backup(to)?)
+    }
+
+    fn size_bytes(&self) -> Result<u64, StoreError> {
+        Ok(self.engine.size_bytes()?)
     }
 }
 

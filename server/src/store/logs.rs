@@ -275,6 +275,35 @@ impl LogStore {
         Ok(self.run(run)?.follow())
     }
 
+    /// The runs that have logs, by name.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn runs(&self) -> Result<Vec<String>, LogError> {
+        let mut runs = Vec::new();
+        for entry in fs::read_dir(&self.root)? {
+            runs.extend(names::unescape(&entry?.file_name().to_string_lossy()));
+        }
+        runs.sort_unstable();
+        Ok(runs)
+    }
+
+    /// What the run's files occupy, their indexes too; without opening them.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn disk_bytes(&self, run: &str) -> Result<u64, LogError> {
+        let mut bytes = 0;
+        let found = match fs::read_dir(self.root.join(names::escape(run)?)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            other => other?,
+        };
+        for entry in found {
+            bytes += entry?.metadata()?.len();
+        }
+        Ok(bytes)
+    }
+
     /// What the run's logs occupy.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //! secrets. Not here: how they are stored.
 
 use pipelines::{
-    ids::{RunId, SecretName, ServiceName},
+    ids::{CommitSha, RunId, SecretName, ServiceName},
     time::UnixMs,
     trigger::Trigger,
 };
@@ -31,7 +31,7 @@ pub struct NewDelivery {
 }
 
 /// What a hook says, whatever the forge.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum HookContent {
     /// A ref moved or appeared, or a pull request did.
@@ -65,7 +65,7 @@ pub enum HookContent {
 }
 
 /// What became of a hook.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "state")]
 pub enum DeliveryState {
     /// Recorded, not looked at yet.
@@ -88,7 +88,7 @@ pub enum DeliveryState {
 }
 
 /// A hook that was recorded.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Delivery {
     /// Its place.
     pub id: DeliveryId,
@@ -113,7 +113,7 @@ pub struct Delivery {
 }
 
 /// The secrets of a service, each sealed (XChaCha20-Poly1305); nobody reads them back but the server.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct SealedSecrets {
     /// User name that goes with a token.
     pub git_user: Option<String>,
@@ -124,7 +124,7 @@ pub struct SealedSecrets {
 }
 
 /// One sealed text.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Sealed {
     /// Nonce, base64.
     pub nonce: String,
@@ -135,7 +135,7 @@ pub struct Sealed {
 }
 
 /// Who a secret is for.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "scope")]
 pub enum SecretScope {
     /// The runs of one service.
@@ -159,7 +159,7 @@ impl SecretScope {
 }
 
 /// A secret that steps can name. Only the server opens it, and only for a run that may have it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct NamedSecret {
     /// Who it is for.
     pub scope: SecretScope,
@@ -175,7 +175,7 @@ pub struct NamedSecret {
 }
 
 /// When a secret was handed out last. A record of its own: it changes while the secret is being set anew.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct SecretUse {
     /// To which run.
     pub run: RunId,
@@ -184,7 +184,20 @@ pub struct SecretUse {
 }
 
 /// What an account may do. Each role may do what the ones before it may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Sees everything, starts and stops runs.
@@ -217,7 +230,7 @@ impl Role {
 }
 
 /// Somebody who can sign in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Account {
     /// Name to sign in with.
     pub name: String,
@@ -237,7 +250,7 @@ pub struct Account {
 }
 
 /// A signed-in browser.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Session {
     /// Of which account.
     pub account: String,
@@ -257,7 +270,7 @@ pub struct Session {
 }
 
 /// A bearer token; only its digest is kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Token {
     /// What it is for.
     pub label: String,

@@ -448,8 +448,9 @@ impl Sim {
         for run in self.store.runs.values().filter(|run| run.rerun_of.is_none()) {
             let Trigger { git_ref, commit, .. } = &run.trigger;
             let before = last.insert(git_ref, commit);
+            promise!(NothingTwice: before != Some(commit), "two runs were made of one push of {commit}");
             let is_newer = before.is_none_or(|before| before.as_str() < commit.as_str());
-            promise!(NothingTwice: is_newer, "{commit} was run after {before:?}, which is the same or newer");
+            promise!(NothingTwice: is_newer, "{commit} was run after {before:?}, which is newer");
         }
         let (head, run) = (self.world.heads.get(RELEASE_REF), last.get(RELEASE_REF).copied());
         promise!(NothingLost: run == head, "{RELEASE_REF} is at {head:?}, and {run:?} was run last");

@@ -41,7 +41,7 @@ impl Sim {
     /// A commit is pushed; its hook may come twice, or never.
     pub(crate) fn push(&mut self) {
         let git_ref = if self.rng.chance(85) { RELEASE_REF } else { "refs/heads/side" };
-        if self.rng.chance(30) {
+        if self.rng.chance(10) {
             self.push_from_fork();
         }
         let from = self.world.heads.get(git_ref).cloned();

@@ -29,7 +29,7 @@ safeguards! {
     /// A revision finishes what it has before it is removed.
     drains breaks "they are lost",
     /// A lane is performed one by one.
-    lanes breaks "test environment" | "two runs" | "is shown" | "no container" | "was run last",
+    lanes breaks "test environment" | "two runs" | "which is newer" | "is shown" | "no container" | "was run last",
     /// What follows from an outcome is stored together with its end.
     one_transaction breaks "nothing moves it" | "was run last",
     /// Whether somebody still is to be reminded is looked at again before the mail goes.

@@ -17,7 +17,7 @@ use crate::{
     drivers::trigger,
     sim::service,
     store::{Input, Store},
-    world::{Commit, RELEASE_REF, TESTERS, tag_of},
+    world::{Commit, HOLD, RELEASE_REF, TESTERS, tag_of},
 };
 
 /// The runner of the stage.

@@ -28,9 +28,12 @@ const NEED_A_RELEASE: [&str; 9] = [
     "POST /api/v1/services/{service}/rollouts/{number}/act",
 ];
 
-/// Operations whose answer has no end.
-const STREAMS: [&str; 2] =
-    ["GET /api/v1/events", "GET /api/v1/services/{service}/runs/{number}/steps/{step}/log/stream"];
+/// Operations whose answer is no JSON: it has no end, or is a file.
+const STREAMS: [&str; 3] = [
+    "POST /api/v1/backup",
+    "GET /api/v1/events",
+    "GET /api/v1/services/{service}/runs/{number}/steps/{step}/log/stream",
+];
 
 /// Method, path and description of each operation.
 fn operations(document: &Value) -> Vec<(String, String, Value)> {

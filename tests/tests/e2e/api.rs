@@ -53,6 +53,11 @@ impl Api {
         Ok(answer.text().await?)
     }
 
+    /// Its bearer token, for other programs.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
     /// Reads what must be there.
     pub(crate) async fn get(&self, path: &str) -> Result<Value> {
         self.until(path, "it", |value| Some(value.clone())).await

@@ -113,7 +113,7 @@ fn slow() -> Version {
 
 /// Starts the server again whenever it is dead, as an operating system's service manager does.
 #[derive(Debug)]
-struct Keeper {
+pub(crate) struct Keeper {
     windlass: Arc<Mutex<Windlass>>,
     lives: Arc<AtomicU32>,
     stop: Arc<AtomicBool>,
@@ -121,7 +121,7 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn start(windlass: Arc<Mutex<Windlass>>) -> Self {
+    pub(crate) fn start(windlass: Arc<Mutex<Windlass>>) -> Self {
         let (lives, stop) = (Arc::new(AtomicU32::new(1)), Arc::new(AtomicBool::new(false)));
         let (kept, count, ended) = (Arc::clone(&windlass), Arc::clone(&lives), Arc::clone(&stop));
         let thread = std::thread::spawn(move || {
@@ -144,7 +144,7 @@ impl Keeper {
     }
 
     /// How many lives the server had.
-    fn stop(mut self) -> Result<u32> {
+    pub(crate) fn stop(mut self) -> Result<u32> {
         self.end()?;
         Ok(self.lives.load(Ordering::SeqCst))
     }

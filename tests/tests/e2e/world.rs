@@ -91,6 +91,11 @@ pub(crate) struct Digests {
 impl World {
     /// Starts everything, with `environment` for Windlass alone.
     pub(crate) async fn start(environment: &[(&str, &str)]) -> Result<Self> {
+        Self::start_with(environment, |_| {}).await
+    }
+
+    /// As [`Self::start`], with other settings.
+    pub(crate) async fn start_with(environment: &[(&str, &str)], change: impl FnOnce(&mut Value)) -> Result<Self> {
         // One world at a time: what is counted against the clock is not to wait for another test.
         static ALONE: AsyncMutex<()> = AsyncMutex::const_new(());
         let alone = ALONE.lock().await;
@@ -121,7 +126,7 @@ impl World {
                 "password_file": folder.path().join("registry-password"),
             })
         };
-        let settings = json!({
+        let mut settings = json!({
             "state_dir": folder.path().join("state"),
             "listen": listen,
             "public_url": base,
@@ -143,6 +148,7 @@ impl World {
             "runner": { "name": runner, "parallel_runs": 2 },
             "bounds": { "retry_max_ms": 2_000, "lease_wait_ms": 3_000 },
         });
+        change(&mut settings);
         // JSON is YAML.
         fs::write(folder.path().join("windlass.yaml"), format!("{settings:#}"))?;
 

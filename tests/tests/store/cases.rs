@@ -1,14 +1,16 @@
 //! The contract, case by case, seen from the parent. What the children do lives in `child`.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use server::store::engine::EngineKind;
+use tests::SmallDisk;
 
 use crate::child::{WRITERS, data};
 use crate::children::{Running, new_task};
-use crate::kit::{Outcome, Random, Setting, SmallDisk, run, text};
+use crate::kit::{Outcome, Random, Setting, text};
 
 /// Resident memory of the child after 200,000 records of 1 KB, with the default cache.
 const IDLE_BOUND_MB: u64 = 60;
@@ -23,7 +25,7 @@ fn temporary() -> Result<tempfile::TempDir, String> {
 /// Each commit has at least one flush that reaches the medium (`fsync` or `fdatasync`). A `sync_file_range` does
 /// not: its manual page says that it flushes neither the metadata nor the disk's own cache.
 pub(crate) fn durable(kind: EngineKind, _: &Setting) -> Outcome {
-    if run("strace", &["-V"]).is_err() {
+    if tests::process::output(Command::new("strace").arg("-V")).is_err() {
         return Outcome::Skip("strace is not installed".into());
     }
     let counted = || -> Result<Value, String> {
@@ -112,14 +114,14 @@ fn kill_often(kind: EngineKind, setting: &Setting, done: &mut u64, figures: &mut
 pub(crate) fn full_tmpfs(kind: EngineKind, _: &Setting) -> Outcome {
     match SmallDisk::tmpfs(24) {
         Ok(disk) => judged(full(kind, &disk)),
-        Err(reason) => Outcome::Skip(reason),
+        Err(reason) => Outcome::Skip(format!("{reason:#}")),
     }
 }
 
 pub(crate) fn full_ext4(kind: EngineKind, _: &Setting) -> Outcome {
     match SmallDisk::ext4(32) {
         Ok(disk) => judged(full(kind, &disk)),
-        Err(reason) => Outcome::Skip(reason),
+        Err(reason) => Outcome::Skip(format!("{reason:#}")),
     }
 }
 
@@ -168,14 +170,14 @@ fn all_there(kind: EngineKind, store: &Path, report: &Value) -> Result<(), Strin
 pub(crate) fn read_only(kind: EngineKind, _: &Setting) -> Outcome {
     let disk = match SmallDisk::ext4(32) {
         Ok(disk) => disk,
-        Err(reason) => return Outcome::Skip(reason),
+        Err(reason) => return Outcome::Skip(format!("{reason:#}")),
     };
     let checked = || {
         let more = json!({"mount": text(&disk.at), "wait": true});
         let mut child = Running::start(&new_task("read_only", kind, &data(&disk.at), more))?;
         let mut report = child.report()?;
         child.kill()?;
-        disk.mount_again()?;
+        disk.mount_again().map_err(|error| format!("{error:#}"))?;
         opened_again(kind, &data(&disk.at), &mut report);
         Ok(report)
     };

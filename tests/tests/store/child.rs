@@ -10,7 +10,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use server::store::engine::{Batch, Direction, Engine, EngineConfig, EngineError, KeyRange, Record, Table, open};
 
-use crate::kit::{self, Random, run as run_program};
+use crate::kit::{self, Random};
 use crate::log_files;
 
 const LEFT: Table = Table::new(1, "left");
@@ -336,7 +336,9 @@ fn read_only(engine: &dyn Engine, more: &Value) -> Result<Value, String> {
         engine.commit(&pair(key)).map_err(failed("commit"))?;
     }
     // As the kernel does it after an error on the medium (ext4, `errors=remount-ro`).
-    run_program("mount", &["-o", "remount,abort", more["mount"].as_str().unwrap_or_default()])?;
+    let mut mount = std::process::Command::new("mount");
+    mount.args(["-o", "remount,abort", more["mount"].as_str().unwrap_or_default()]);
+    tests::process::output(&mut mount).map_err(|error| format!("{error:#}"))?;
     let mut problems = Problems::default();
     for key in 50..60 {
         problems.note(match engine.commit(&pair(key)) {

@@ -1,7 +1,6 @@
-//! Settings, outcomes, the evidence file, small file systems to fill. Knows no case.
+//! Settings, outcomes, the evidence file. Knows no case.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -134,64 +133,6 @@ impl Random {
     }
 }
 
-/// A small file system, mounted until it is dropped.
-pub(crate) struct SmallDisk {
-    _folder: tempfile::TempDir,
-    image: Option<PathBuf>,
-    pub(crate) at: PathBuf,
-}
-
-impl SmallDisk {
-    pub(crate) fn tmpfs(size_mb: u32) -> Result<Self, String> {
-        let (folder, at) = mount_point()?;
-        run("mount", &["-t", "tmpfs", "-o", &format!("size={size_mb}m"), "tmpfs", &text(&at)])?;
-        Ok(SmallDisk { _folder: folder, image: None, at })
-    }
-
-    pub(crate) fn ext4(size_mb: u64) -> Result<Self, String> {
-        let (folder, at) = mount_point()?;
-        let image = folder.path().join("image");
-        let file = std::fs::File::create(&image).map_err(|error| error.to_string())?;
-        file.set_len(size_mb << 20).map_err(|error| error.to_string())?;
-        run("mkfs.ext4", &["-q", "-m", "0", &text(&image)])?;
-        run("mount", &["-o", "loop", &text(&image), &text(&at)])?;
-        Ok(SmallDisk { _folder: folder, image: Some(image), at })
-    }
-
-    /// Takes an ext4 away, repairs it, and mounts it again.
-    pub(crate) fn mount_again(&self) -> Result<(), String> {
-        let image = self.image.as_ref().ok_or("only a file system on an image can be mounted again")?;
-        run("umount", &[&text(&self.at)])?;
-        // It answers 1 where it has repaired something.
-        let _ = Command::new("fsck.ext4").args(["-p", &text(image)]).output();
-        run("mount", &["-o", "loop", &text(image), &text(&self.at)])
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        if let Err(error) = run("umount", &["-l", &text(&self.at)]) {
-            println!("{error}");
-        }
-    }
-}
-
-fn mount_point() -> Result<(tempfile::TempDir, PathBuf), String> {
-    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let at = folder.path().join("at");
-    std::fs::create_dir(&at).map_err(|error| error.to_string())?;
-    Ok((folder, at))
-}
-
 pub(crate) fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
-}
-
-pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
-    let output = Command::new(program).args(arguments).output().map_err(|error| format!("{program}: {error}"))?;
-    if output.status.success() {
-        Ok(())
-    } else {
-        Err(format!("{program} {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim()))
-    }
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use server::store::engine::EngineKind;
 use server::store::logs::{LogConfig, LogError, LogLine, LogStore, Stream};
+use tests::SmallDisk;
 
 use crate::child::{data, report, say};
 use crate::children::{Running, new_task};
-use crate::kit::{Outcome, Random, Setting, SmallDisk};
+use crate::kit::{Outcome, Random, Setting};
 
 const SENDERS: u64 = 3;
 /// So many that about the last third of the kills meets a full log, which only counts.
@@ -79,7 +80,7 @@ fn kill_often(setting: &Setting, done: &mut u64, figures: &mut Value) -> Result<
 pub(crate) fn full(_: &Setting) -> Outcome {
     match SmallDisk::tmpfs(16) {
         Ok(disk) => fill(&disk.at).into(),
-        Err(reason) => Outcome::Skip(reason),
+        Err(reason) => Outcome::Skip(format!("{reason:#}")),
     }
 }
 

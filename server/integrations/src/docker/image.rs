@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use bollard::auth::DockerCredentials;
 use bollard::query_parameters::{
-    CreateImageOptionsBuilder, PushImageOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
+    CreateImageOptionsBuilder, ListImagesOptions, PushImageOptionsBuilder, RemoveImageOptionsBuilder,
+    TagImageOptionsBuilder,
 };
 use futures_util::{Stream, StreamExt};
 use secrecy::ExposeSecret;
@@ -70,6 +71,20 @@ impl Engine {
                 error => Err(error),
             },
         }
+    }
+
+    /// The names of all images that the engine has: `repository:tag` and `repository@sha256:…`.
+    ///
+    /// # Errors
+    /// When the engine cannot be asked.
+    pub async fn image_names(&self) -> Result<Vec<String>, DockerError> {
+        let found = self.docker.list_images(None::<ListImagesOptions>).await.map_err(self.failed("list the images"))?;
+        let names = found.into_iter().flat_map(|image| image.repo_tags.into_iter().chain(image.repo_digests));
+        // What has lost its name is listed under this one.
+        let mut names: Vec<String> = names.filter(|name| !name.contains("<none>")).collect();
+        names.sort_unstable();
+        names.dedup();
+        Ok(names)
     }
 
     /// The digests of an image, `repository@sha256:…`; empty when the engine does not have it or no registry named it.

@@ -77,7 +77,7 @@ async fn a_run_that_is_not_trusted_gets_none() {
     trigger.git_ref = "refs/pull/7/head".into();
     trigger.pull_request = Some(7);
     trigger.commit = crate::testing::commit(9);
-    let event = pipelines::train::Event::Triggered { trigger, rerun_of: None };
+    let event = pipelines::train::Event::Triggered { trigger, rerun_of: None, hold: stage.app.config.hold };
     let run = stage.app.train_event(&pushed.service, Origin::server(), event).await.unwrap().runs.remove(0);
     let withheld = ask(&stage, &run, &["A"]).await.unwrap_err();
     assert_eq!(withheld.blame, Blame::Code);

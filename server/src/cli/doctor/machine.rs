@@ -21,10 +21,8 @@ use url::Url;
 use super::{Check, clock, difference_s};
 use crate::cli::{client::Client, failure::chain, output::bytes, registry::Side};
 
-/// Below this the disk is nearly full.
-const FREE_BYTES_MIN: u64 = 1 << 30;
-/// Below this it should be looked at.
-const FREE_BYTES_FEW: u64 = 10 << 30;
+/// With less than so many times what is kept for finishing, the disk should be looked at.
+const NEARLY_FULL: u64 = 8;
 /// A repository that no service can have, because of the `_` in its name; to ask a registry for.
 const PROBE: &str = "windlass-doctor_probe";
 /// How long one check may take.
@@ -40,7 +38,7 @@ pub(super) async fn look(path: &Path) -> (Vec<Check>, Option<String>) {
         }
     };
     let mut checks = vec![Check::good("configuration", path.display().to_string())];
-    checks.extend(state_folder(&config.state_dir));
+    checks.extend(state_folder(&config.state_dir, config.bounds.disk_free_bytes_min));
     let (docker, test, production, mail, gateway, git) = tokio::join!(
         in_time("docker", docker(&config)),
         registry("test", &config.registries.test),
@@ -61,7 +59,7 @@ async fn in_time(name: &str, check: impl Future<Output = Check>) -> Check {
     tokio::time::timeout(CHECK_MAX, check).await.unwrap_or_else(late)
 }
 
-fn state_folder(folder: &Path) -> Vec<Check> {
+fn state_folder(folder: &Path, min_bytes: u64) -> Vec<Check> {
     let shown = folder.display();
     // Before the first start the folder may be missing; then the one that it will be made in counts.
     let there: PathBuf = folder.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/")).to_owned();
@@ -84,21 +82,29 @@ fn state_folder(folder: &Path) -> Vec<Check> {
     } else {
         checks.push(Check::warning("state folder", format!("{shown} is not there yet"), "windlass serve makes it"));
     }
-    checks.push(disk(&there));
+    checks.push(disk(&there, min_bytes));
     checks
 }
 
-fn disk(folder: &Path) -> Check {
+fn disk(folder: &Path, min_bytes: u64) -> Check {
     let shown = folder.display();
-    let (free, files) = match rustix::fs::statvfs(folder) {
-        Ok(found) => (found.f_bavail.saturating_mul(found.f_frsize), found.f_favail),
+    let found = match rustix::fs::statvfs(folder) {
+        Ok(found) => found,
         Err(error) => return Check::bad("disk", format!("{shown} cannot be looked at: {error}"), "look at its mount"),
     };
+    if found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
+        let evidence = format!("{shown} is read-only: the server accepts nothing new");
+        return Check::bad("disk", evidence, "mount it writable again; nothing has to be restarted");
+    }
+    let (free, files) = (found.f_bavail.saturating_mul(found.f_frsize), found.f_favail);
     let evidence = format!("{} free under {shown}", bytes(free));
-    let fix = format!("free space under {shown}; old images: docker image prune");
+    let fix = format!("free space under {shown}");
+    let kept = bytes(min_bytes);
     match free {
-        _ if free < FREE_BYTES_MIN => Check::bad("disk", format!("{evidence}: the server will refuse new work"), fix),
-        _ if free < FREE_BYTES_FEW => Check::warning("disk", evidence, fix),
+        _ if free < min_bytes => {
+            Check::bad("disk", format!("{evidence}, {kept} are kept: the server accepts nothing new"), fix)
+        }
+        _ if free < min_bytes.saturating_mul(NEARLY_FULL) => Check::warning("disk", evidence, fix),
         // Some file systems count no files; they say 0 then.
         _ if (1..10_000).contains(&files) => Check::warning("disk", format!("{evidence}, {files} files left"), fix),
         _ => Check::good("disk", evidence),
@@ -277,8 +283,8 @@ mod tests {
     fn a_state_folder_that_others_can_open_is_bad() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        assert_eq!(verdict(&state_folder(folder.path()), "state folder"), Verdict::Bad);
+        assert_eq!(verdict(&state_folder(folder.path(), 0), "state folder"), Verdict::Bad);
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
-        assert_eq!(verdict(&state_folder(folder.path()), "state folder"), Verdict::Good);
+        assert_eq!(verdict(&state_folder(folder.path(), 0), "state folder"), Verdict::Good);
     }
 }

@@ -18,7 +18,7 @@ pub use account::{
     Account, AccountChange, Journal, JournalEntry, Login, LoginToken, NewAccount, NewToken, Session, Token,
     TokenSecret, Whoami,
 };
-pub use board::{BoardRow, Finding, Health, PendingEffect, Server, Station};
+pub use board::{BackupInput, BoardRow, Finding, Health, PendingEffect, Server, Station};
 pub use log::{Event, LogHit, LogLine, LogSearch, LogWindow};
 pub use release::{Approval, Change, Claim, Decide, Decision, NextReminder, Release, Rollback, Undelivered};
 pub use rollout::{Check, Judgement, Measured, Rollout, RolloutAct, RolloutVerb, Sample, Share, Stage};

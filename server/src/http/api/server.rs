@@ -16,7 +16,7 @@ use super::{
     reply,
 };
 use crate::{
-    app::{App, health::Verdict},
+    app::{App, health::Verdict, room::NoRoom},
     http::problem::Problem,
 };
 
@@ -68,13 +68,15 @@ pub async fn list_queue(State(app): State<Arc<App>>) -> Reply<List<model::Pendin
 
 /// Whether requests can be served: for a load balancer or a supervisor. Says nothing that only people signed in may know.
 pub async fn show_readiness(State(app): State<Arc<App>>) -> Response {
-    match app.refusing() {
-        None => "ready".into_response(),
-        Some(_) => {
-            let detail = "the server reads and does not take changes at present";
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", detail).into_response()
+    let detail = match app.no_room() {
+        None => return "ready".into_response(),
+        Some(NoRoom::Refused) => "the server reads and does not take changes at present",
+        Some(NoRoom::ReadOnly) => "the server's state folder is read-only: it reads and does not take changes",
+        Some(NoRoom::Low { .. }) => {
+            "the server's disk is nearly full: it finishes what has begun and takes nothing new"
         }
-    }
+    };
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", detail).into_response()
 }
 
 /// The JSON Schema of the pipeline file, for editors.

@@ -13,14 +13,14 @@ use jiff::tz::TimeZone;
 
 use super::convert::{page_ms, page_role};
 use crate::{
-    app::{App, Role, accounts::Caller},
+    app::{App, Role, accounts::Caller, room},
     http::{
         access::{self, Csrf, MaybeSigned},
         problem::Problem,
         remote::Remote,
         request_id::RequestId,
         ui::{
-            PAGE_POLICY, PageContext, RenderError, Theme, UserBadge,
+            NoRoom, PAGE_POLICY, PageContext, RenderError, Theme, UserBadge,
             text::{Clock, Lang},
         },
     },
@@ -74,6 +74,14 @@ impl FromRequestParts<Arc<App>> for Visit {
             shows_accounts: caller.as_ref().is_some_and(|caller| caller.may(Role::Admin)),
             shows_mailbox: app.config.mail.folder.is_some()
                 && caller.as_ref().is_some_and(|caller| caller.may(Role::Operator)),
+            // Who comes by a mailed link or from nowhere learns nothing of the machine.
+            no_room: caller.as_ref().and_then(|_| app.no_room()).map(|no| match no {
+                room::NoRoom::Low { free_bytes, min_bytes } => {
+                    NoRoom::Low { free_mib: free_bytes >> 20, min_mib: min_bytes >> 20 }
+                }
+                room::NoRoom::ReadOnly => NoRoom::ReadOnly,
+                room::NoRoom::Refused => NoRoom::Refused,
+            }),
         };
         let request_id = parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
         let Ok(Remote(remote)) = Remote::from_request_parts(parts, app).await;

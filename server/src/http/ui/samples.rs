@@ -44,6 +44,7 @@ pub(super) fn context(lang: Lang) -> PageContext {
         shows_secrets: true,
         shows_accounts: true,
         shows_mailbox: true,
+        no_room: None,
     }
 }
 

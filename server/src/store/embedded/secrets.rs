@@ -4,13 +4,13 @@
 use pipelines::ids::SecretName;
 
 use super::{
-    super::engine::{Batch, Direction, KeyRange, Table},
+    super::{
+        engine::{Batch, Direction, KeyRange},
+        tables::{NAMED_SECRETS, SECRET_USES, SERVER},
+    },
     EmbeddedStore, LIST_MAX, NamedSecret, NewEntry, SECRETS, SealedAnew, SecretScope, SecretUse, StoreError,
 };
 
-const NAMED_SECRETS: Table = Table::new(40, "named secrets");
-const SECRET_USES: Table = Table::new(41, "uses of secrets");
-const SERVER: Table = Table::new(42, "server");
 /// The only key of [`SERVER`] so far.
 const INSTANCE: &[u8] = b"instance";
 

@@ -100,3 +100,11 @@ pub struct Server {
     /// Host of the production registry.
     pub production_registry: String,
 }
+
+/// What a backup is to hold.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct BackupInput {
+    /// The master key too: whoever has the file then opens every secret.
+    pub with_key: bool,
+}

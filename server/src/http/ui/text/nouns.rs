@@ -3,7 +3,7 @@
 use super::{Lang, Text, words};
 use crate::http::ui::train::{STATIONS, Word};
 use crate::http::ui::why::{Measure, Party};
-use crate::http::ui::{Role, rollout::Strategy};
+use crate::http::ui::{NoRoom, Role, rollout::Strategy};
 
 words! {
     skip_to_content: "Skip to content", "跳到正文";
@@ -162,6 +162,30 @@ impl Text<'_> {
             Lang::En => en,
             Lang::ZhCn => zh,
         }
+    }
+
+    /// Why nothing new begins on this server, and what helps.
+    pub fn no_room(&self, no: &NoRoom) -> String {
+        let (en, zh) = match no {
+            NoRoom::Low { free_mib, min_mib } => (
+                format!(
+                    "The disk of the server is nearly full: {free_mib} MiB free, {min_mib} MiB kept. What has begun goes \
+                     on, nothing new is accepted. Free space under the state folder."
+                ),
+                format!(
+                    "服务器磁盘将满：剩余 {free_mib} MiB，保留 {min_mib} MiB。已开始的工作会继续，不再接受新的工作。请清理状态目录所在的磁盘。"
+                ),
+            ),
+            NoRoom::ReadOnly => two(
+                "The state folder of the server is read-only: nothing can be changed. Make it writable again.",
+                "服务器的状态目录为只读，无法做任何更改。请恢复写入。",
+            ),
+            NoRoom::Refused => two(
+                "The server cannot store changes at present. Free space under the state folder, or make it writable.",
+                "服务器目前无法保存更改。请清理状态目录所在的磁盘，或恢复写入。",
+            ),
+        };
+        self.pick(en, zh)
     }
 
     /// The name of what a check measures.

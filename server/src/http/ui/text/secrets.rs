@@ -9,7 +9,6 @@ words! {
     no_secrets: "No secret yet.", "尚无机密。";
     for_whom: "For", "适用于";
     set_head: "Set", "设置";
-    last_used: "Last used", "最近使用";
     never_used: "never", "从未";
     remove: "Remove", "移除";
     set_secret: "Set a secret", "设置机密";
