@@ -211,6 +211,22 @@ pub struct Job {
     pub page_url: String,
     /// Limits.
     pub bounds: JobBounds,
+    /// Where calls may lead besides.
+    #[serde(default)]
+    pub outgoing: OutgoingRules,
+}
+
+/// Where calls to git hosts, registries and the mail server may lead besides where they are made to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct OutgoingRules {
+    /// Hosts (`host` or `host:port`) that a redirect of a git host, and the token service of a registry, may be on besides
+    /// the very host that redirects. Hosts of registered repositories are among them by themselves. Credentials are not
+    /// sent after a redirect to another host. Blobs of a registry may be fetched from any host, without credentials.
+    pub hosts: Vec<String>,
+    /// Addresses or networks that may be called although only a machine's own neighbourhood has them: link-local ones and
+    /// the metadata services of clouds are refused otherwise.
+    pub addresses: Vec<String>,
 }
 
 /// The source of a service.

@@ -17,6 +17,7 @@ use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use integrations::docker::{DockerError, Engine, RegistryAuth, StepExit};
+use integrations::outgoing::Outgoing;
 use integrations::registry::{Credentials, RegistryClient, RegistryConfig, RegistryError};
 use pipelines::definition::Definition;
 pub(crate) use pipelines::errors::chain;
@@ -321,6 +322,7 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
                 username: username.clone(),
                 password: password.expose().to_owned().into(),
             }),
+            outgoing: Outgoing::new(&self.job.outgoing).map_err(|error| settings(error.to_string()))?,
             ..RegistryConfig::new(endpoint)
         };
         RegistryClient::new(config).map_err(|error| settings(error.to_string()))

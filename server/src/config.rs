@@ -10,7 +10,7 @@ use std::{
 
 use ipnet::IpNet;
 use pipelines::hold::HoldBounds;
-use pipelines::protocol::{JobBounds, MirrorRule, RegistryAccess, Secret};
+use pipelines::protocol::{JobBounds, MirrorRule, OutgoingRules, RegistryAccess, Secret};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -66,6 +66,9 @@ pub struct Config {
     pub mirrors: Vec<MirrorRule>,
     /// How mails leave.
     pub mail: MailSettings,
+    /// Where calls may lead.
+    #[serde(default)]
+    pub outgoing: OutgoingRules,
     /// A folder of base configs besides the built-in ones.
     #[serde(default)]
     pub catalog_dir: Option<PathBuf>,
@@ -133,13 +136,13 @@ impl Default for Retention {
 
 /// Networks, or single addresses, as they are written.
 fn networks<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
-    let network = |text: String| {
-        let found = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-        found.map_err(|_| {
-            serde::de::Error::custom(format!("{text} is neither an address nor a network like 10.0.0.0/8"))
-        })
-    };
-    Vec::<String>::deserialize(from)?.into_iter().map(network).collect()
+    let read = |text: &String| network(text).map_err(serde::de::Error::custom);
+    Vec::<String>::deserialize(from)?.iter().map(read).collect()
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    let found = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    found.map_err(|_| format!("{text} is neither an address nor a network like 10.0.0.0/8"))
 }
 
 fn default_listen() -> SocketAddr {
@@ -454,6 +457,9 @@ impl Config {
             && self.registries.test.prefix == self.registries.production.prefix
         {
             return Err("registries: test and production must differ in host or prefix".into());
+        }
+        for text in &self.outgoing.addresses {
+            network(text).map_err(|why| format!("outgoing.addresses: {why}"))?;
         }
         if !matches!(self.gateway.public_scheme.as_str(), "http" | "https") {
             return Err("gateway.public_scheme: write http or https".into());

@@ -16,6 +16,7 @@ use std::{sync::Arc, time::Duration};
 
 use integrations::{
     docker::{Engine, EngineConfig, RegistryAuth},
+    outgoing::Outgoing,
     registry::{ClientLimits, Credentials, RegistryClient, RegistryConfig},
 };
 use pipelines::{
@@ -23,7 +24,7 @@ use pipelines::{
     effect::{Effect, PendingEffect},
     errors::chain,
     hold::HoldEnd,
-    protocol::RegistryAccess,
+    protocol::{OutgoingRules, RegistryAccess},
     run::RunEvent,
     train::Event,
 };
@@ -81,6 +82,15 @@ impl From<AppError> for TryAgain {
 /// What a performed effect gives.
 pub type Performed = Result<Outcome, TryAgain>;
 
+/// The rules of the configuration for outgoing calls.
+///
+/// # Errors
+/// When one is not good.
+pub fn outgoing(rules: &OutgoingRules) -> Result<Outgoing, DriverError> {
+    let wrong = |why| ConfigError::Content { path: "outgoing".into(), why };
+    Outgoing::new(rules).map_err(|error| wrong(error.to_string()).into())
+}
+
 /// A registry that images are read from or written to.
 pub(crate) struct RegistryHandle {
     pub(crate) client: RegistryClient,
@@ -88,7 +98,7 @@ pub(crate) struct RegistryHandle {
 }
 
 impl RegistryHandle {
-    fn new(access: RegistryAccess) -> Result<Self, DriverError> {
+    fn new(access: RegistryAccess, outgoing: Outgoing) -> Result<Self, DriverError> {
         let failed = |source| DriverError::Registry { host: access.host.clone(), source };
         let scheme = if access.plain_http { "http" } else { "https" };
         let endpoint = url::Url::parse(&format!("{scheme}://{}", access.host)).map_err(|error| {
@@ -102,6 +112,7 @@ impl RegistryHandle {
                 password: SecretString::from(password.expose()),
             }),
             limits: ClientLimits::default(),
+            outgoing,
         };
         Ok(Self { client: RegistryClient::new(config).map_err(failed)?, access })
     }
@@ -136,9 +147,10 @@ impl Drivers {
         if let Some(host) = app.config.docker_host.clone().or_else(|| std::env::var("DOCKER_HOST").ok()) {
             engine_config.host = host;
         }
-        let test = RegistryHandle::new(app.config.registries.test.access()?)?;
-        let production = RegistryHandle::new(app.config.registries.production.access()?)?;
-        let post = mail::Post { mailer: mail::mailer(&app.config.mail)?, letters };
+        let outgoing = outgoing(&app.config.outgoing)?;
+        let test = RegistryHandle::new(app.config.registries.test.access()?, outgoing.clone())?;
+        let production = RegistryHandle::new(app.config.registries.production.access()?, outgoing.clone())?;
+        let post = mail::Post { mailer: mail::mailer(&app.config.mail, outgoing)?, letters };
         let traffic = Traffic::new(&app.config);
         Ok(Self { app, engine: OnceCell::new(), engine_config, test, production, post, traffic })
     }

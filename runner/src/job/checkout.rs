@@ -1,8 +1,11 @@
 //! The first station: the commit in the workspace, the pipeline file read, the base config chosen.
 
-use integrations::git::{
-    CheckoutInfo, CheckoutOptions, CommitSummary, GitCredential, GitError, GitOptions, HostKeyPolicy, changelog,
-    checkout, fetch_commit, is_ancestor, ls_remote, pipeline_file,
+use integrations::{
+    git::{
+        CheckoutInfo, CheckoutOptions, CommitSummary, GitCredential, GitError, GitOptions, HostKeyPolicy, changelog,
+        checkout, fetch_commit, is_ancestor, ls_remote, pipeline_file,
+    },
+    outgoing::Outgoing,
 };
 use pipelines::definition::{Definition, render};
 use pipelines::ids::CommitSha;
@@ -124,6 +127,7 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
         let options = GitOptions {
             ca_pem: self.job.repository.ca_pem.clone(),
             max_pack_bytes: self.job.bounds.checkout_bytes_max,
+            outgoing: Outgoing::new(&self.job.outgoing).map_err(|error| GitError::Setup { why: error.to_string() })?,
             host_keys,
             cancel: stop,
             ..GitOptions::default()

@@ -29,6 +29,8 @@ mod tree;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::outgoing::Outgoing;
+
 pub use self::{
     checkout::{CheckoutInfo, CheckoutOptions, checkout},
     credential::GitCredential,
@@ -56,6 +58,8 @@ pub struct GitOptions {
     pub max_redirects: u8,
     /// Certificates, PEM, that are trusted for https besides the system's.
     pub ca_pem: Option<String>,
+    /// Where redirects may lead, and which addresses are not called.
+    pub outgoing: Outgoing,
     /// Which ssh servers are trusted.
     pub host_keys: HostKeyPolicy,
     /// Stops the operation. Clones of the options share it.
@@ -72,6 +76,7 @@ impl Default for GitOptions {
             max_refs_bytes: 32 << 20,
             max_redirects: 5,
             ca_pem: None,
+            outgoing: Outgoing::default(),
             host_keys: HostKeyPolicy::default(),
             cancel: CancellationToken::new(),
         }

@@ -10,3 +10,5 @@ pub mod registry;
 
 #[cfg(feature = "mail")]
 pub mod mail;
+
+pub mod outgoing;

@@ -26,6 +26,8 @@ use lettre::{
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
 
+use crate::outgoing::Outgoing;
+
 /// Why a mail was not sent.
 #[derive(Debug, thiserror::Error)]
 pub enum MailError {
@@ -66,6 +68,15 @@ pub enum MailError {
         /// Why.
         #[source]
         source: lettre::transport::smtp::Error,
+    },
+    /// The mail server's name leads nowhere, or where no call goes.
+    #[error("the mail server {host} cannot be reached")]
+    Unreachable {
+        /// Its name.
+        host: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
     },
     /// The mail server is silent or slow.
     #[error("the mail server did not take the mail to {to} within {timeout_ms} ms")]
@@ -131,6 +142,8 @@ pub struct SmtpServer {
     pub ca_pem: Option<String>,
     /// How long one mail may take from the connection to the server's word that it has it, in milliseconds.
     pub timeout_ms: u64,
+    /// Which addresses are not called.
+    pub outgoing: Outgoing,
 }
 
 #[derive(Clone)]
@@ -234,7 +247,7 @@ impl Mailer {
     /// Sends a mail. Sent again, it has the same Message-ID.
     ///
     /// # Errors
-    /// [`MailError`]: [`MailError::NotNow`] and [`MailError::Timeout`] may pass by themselves, the others need a person.
+    /// [`MailError`]: [`MailError::NotNow`], [`MailError::Unreachable`] and [`MailError::Timeout`] may pass by themselves, the others need a person.
     pub async fn send(&self, mail: &Mail) -> Result<(), MailError> {
         let message = self.message(mail)?;
         match &self.way {
@@ -277,10 +290,12 @@ impl Smtp {
             let to = to.to_owned();
             if source.is_permanent() { MailError::Refused { to, source } } else { MailError::NotNow { to, source } }
         };
-        let SmtpServer { host, port, protection, login, .. } = &self.server;
+        let SmtpServer { host, port, protection, login, outgoing, .. } = &self.server;
+        let unreachable = |source| MailError::Unreachable { host: host.clone(), source };
+        let addresses = outgoing.resolve(host, *port).await.map_err(unreachable)?;
         let at_once = self.tls.clone().filter(|_| *protection == Protection::Tls);
         let connected =
-            AsyncSmtpConnection::connect_tokio1((host.as_str(), *port), None, &self.hello, at_once, None).await;
+            AsyncSmtpConnection::connect_tokio1(addresses.as_slice(), None, &self.hello, at_once, None).await;
         let mut connection = connected.map_err(failed)?;
         if let (Protection::Starttls, Some(tls)) = (protection, &self.tls) {
             connection.starttls(tls.clone(), &self.hello).await.map_err(failed)?;

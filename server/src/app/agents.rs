@@ -137,6 +137,7 @@ impl App {
             mirrors: self.config.mirrors.clone(),
             masks,
             bounds: self.config.job.clone(),
+            outgoing: self.outgoing_rules()?,
         })
     }
 

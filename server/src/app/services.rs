@@ -4,7 +4,7 @@ use pipelines::{
     effect::Effect,
     ids::ServiceName,
     journal::Origin,
-    protocol::{GitAccess, Repository, Secret},
+    protocol::{GitAccess, OutgoingRules, Repository, Secret},
     repository::RepositoryAddress,
     service::{CredentialKind, Service},
     time::UnixMs,
@@ -207,6 +207,23 @@ impl App {
             return Err(AppError::Invalid(format!("the secret is longer than {SECRET_BYTES_MAX} bytes")));
         }
         Ok(self.keys.seal(&place(&service.name, what), secret, at)?)
+    }
+
+    /// Where calls may lead: what is set, and the hosts of all registered repositories.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn outgoing_rules(&self) -> Result<OutgoingRules, AppError> {
+        let mut rules = self.config.outgoing.clone();
+        for service in self.services()? {
+            // An address that is none any more leads nowhere.
+            let Ok(address) = service.repository_url.parse::<RepositoryAddress>() else { continue };
+            let host = address.host_and_port();
+            if address.as_http().is_some() && !rules.hosts.contains(&host) {
+                rules.hosts.push(host);
+            }
+        }
+        Ok(rules)
     }
 
     /// The source of a service with what opens it: for drivers and runners only.

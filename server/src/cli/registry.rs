@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
-use integrations::registry::{
-    ClientLimits, Credentials, PromoteError, PromoteOptions, PromotePhase, PromoteProgress, Promoted, Reference,
-    RegistryClient, RegistryConfig, RegistryError, copy,
+use integrations::{
+    outgoing::Outgoing,
+    registry::{
+        ClientLimits, Credentials, PromoteError, PromoteOptions, PromotePhase, PromoteProgress, Promoted, Reference,
+        RegistryClient, RegistryConfig, RegistryError, copy,
+    },
 };
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -95,7 +98,13 @@ impl Side<'_> {
         let scheme = if self.plain_http { "http" } else { "https" };
         let endpoint = Url::parse(&format!("{scheme}://{}", self.host)).map_err(|error| failed().because(&error))?;
         let credentials = self.login.map(|(username, password)| Credentials { username, password });
-        let config = RegistryConfig { endpoint, ca_pem: self.ca_pem, credentials, limits: self.limits };
+        let config = RegistryConfig {
+            endpoint,
+            ca_pem: self.ca_pem,
+            credentials,
+            limits: self.limits,
+            outgoing: Outgoing::anywhere(),
+        };
         RegistryClient::new(config).map_err(|error| failed().because(&error))
     }
 }

@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
-use integrations::mail::{Mail, Mailer, Protection, SmtpServer};
+use integrations::{
+    mail::{Mail, Mailer, Protection, SmtpServer},
+    outgoing::Outgoing,
+};
 use pipelines::{
     approval::{Approval, ApprovalState, CODE_LIFE_MS, Reminder},
     effect::Effect,
@@ -74,7 +77,7 @@ pub trait Letters: Send + Sync {
 ///
 /// # Errors
 /// When a setting is not good or a file cannot be read.
-pub fn mailer(settings: &MailSettings) -> Result<Mailer, DriverError> {
+pub fn mailer(settings: &MailSettings, outgoing: Outgoing) -> Result<Mailer, DriverError> {
     if let Some(folder) = &settings.folder {
         return Mailer::folder(&settings.from, folder).map_err(DriverError::Mail);
     }
@@ -100,6 +103,7 @@ pub fn mailer(settings: &MailSettings) -> Result<Mailer, DriverError> {
         login: smtp.user.clone().map(|user| (user, SecretString::from(password.expose()))),
         ca_pem,
         timeout_ms: smtp.timeout_ms,
+        outgoing,
     };
     Mailer::smtp(&settings.from, server).map_err(DriverError::Mail)
 }

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use integrations::git::{GitCredential, GitOptions, HostKeyPolicy, RemoteListing, ls_remote};
+use integrations::{
+    git::{GitCredential, GitOptions, HostKeyPolicy, RemoteListing, ls_remote},
+    outgoing::Outgoing,
+};
 use pipelines::{
     ids::ServiceName,
-    protocol::{GitAccess, Repository},
+    protocol::{GitAccess, OutgoingRules, Repository},
     repository::RepositoryAddress,
 };
 use secrecy::SecretString;
@@ -22,7 +25,8 @@ pub(super) async fn poll_repository(drivers: &Drivers, name: &ServiceName) -> Pe
     let app = &drivers.app;
     let service = app.service(name)?;
     let repository = app.service_repository(&service)?;
-    let listing = tokio::task::spawn_blocking(move || list(&repository))
+    let rules = app.outgoing_rules()?;
+    let listing = tokio::task::spawn_blocking(move || list(&repository, &rules))
         .await
         .map_err(|error| TryAgain(format!("a poll ended early: {error}")))??;
     if listing.refs.len() > REFS_MAX {
@@ -38,7 +42,7 @@ pub(super) async fn poll_repository(drivers: &Drivers, name: &ServiceName) -> Pe
     Ok(app.poll_outcome(name, &listed, listing.learned_host_key)?)
 }
 
-fn list(repository: &Repository) -> Result<RemoteListing, TryAgain> {
+fn list(repository: &Repository, rules: &OutgoingRules) -> Result<RemoteListing, TryAgain> {
     let failed = |error: integrations::git::GitError| TryAgain::from_error(&error);
     let url: RepositoryAddress = repository
         .url
@@ -48,6 +52,7 @@ fn list(repository: &Repository) -> Result<RemoteListing, TryAgain> {
     let options = GitOptions {
         total_timeout_ms: POLL_TIMEOUT_MS,
         ca_pem: repository.ca_pem.clone(),
+        outgoing: Outgoing::new(rules).map_err(|error| TryAgain(error.to_string()))?,
         host_keys: HostKeyPolicy::from_lines(&repository.known_hosts).map_err(failed)?,
         ..GitOptions::default()
     };

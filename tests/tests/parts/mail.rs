@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use integrations::mail::{Mail, MailError, Mailer, Protection, SmtpServer};
+use integrations::{
+    mail::{Mail, MailError, Mailer, Protection, SmtpServer},
+    outgoing::Outgoing,
+};
 use tests::{Part, Refusal, Smtp, SmtpOptions, SmtpTls, Tier, evidence::record, require};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -40,6 +43,7 @@ fn server(smtp: &Smtp, protection: Protection) -> SmtpServer {
         login: None,
         ca_pem: trusted.then(|| std::fs::read_to_string(smtp.ca_file()).unwrap()),
         timeout_ms: 10_000,
+        outgoing: Outgoing::default(),
     }
 }
 

@@ -16,7 +16,8 @@ use charts::catalog::Catalog;
 use integrations::docker::EngineConfig;
 use pipelines::ids::RunnerName;
 use pipelines::protocol::{
-    Blame, GitAccess, Job, JobBounds, MirrorRule, RegistryAccess, Report, Repository, Secret, StepOutcome,
+    Blame, GitAccess, Job, JobBounds, MirrorRule, OutgoingRules, RegistryAccess, Report, Repository, Secret,
+    StepOutcome,
 };
 use pipelines::time::UnixMs;
 use pipelines::trigger::{Trigger, TriggerKind, TriggerSource};
@@ -122,6 +123,7 @@ impl Yard {
             masks: vec![Secret::new(SECRET)],
             page_url: PAGE.to_owned(),
             bounds: JobBounds { step_memory_bytes: 128 << 20, ..JobBounds::default() },
+            outgoing: OutgoingRules::default(),
         })
     }
 

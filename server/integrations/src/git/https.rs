@@ -90,6 +90,7 @@ impl Shared {
         let mut at = advertisement_url(base);
         let mut trusted = true;
         for _ in 0..=session.options.max_redirects {
+            session.options.outgoing.check_url(&at).map_err(|error| session.unreachable(error))?;
             let request = self.client()?.get(at.clone()).header(ACCEPT, "*/*");
             let response = self.send(request, trusted, "asking for its refs")?;
             if !response.status().is_redirection() {
@@ -100,6 +101,12 @@ impl Shared {
             }
             let next = next_stop(&at, &response)
                 .map_err(|why| GitError::Redirect { host: http_host_and_port(&at), why: why.into() })?;
+            if !session.options.outgoing.may_lead(base, &next) {
+                let to = http_host_and_port(&next);
+                let why =
+                    format!("it leads to {to}, which is not registered; if it is meant, list it under outgoing.hosts");
+                return Err(GitError::Redirect { host: http_host_and_port(&at), why });
+            }
             // Once gone to another host, the credential does not come back.
             trusted = trusted && same_server(&at, &next);
             at = next;
@@ -264,6 +271,7 @@ fn build_client(session: &Session) -> Result<Client, GitError> {
         Client::builder()
             .user_agent(USER_AGENT)
             .redirect(Policy::none())
+            .dns_resolver(session.options.outgoing.clone())
             .connect_timeout(std::time::Duration::from_millis(session.options.connect_timeout_ms))
             .pool_max_idle_per_host(1)
     };

@@ -157,9 +157,12 @@ impl SshStream {
 
 fn connect(session: &Session, host: &str, port: u16) -> Result<client::Handle<HostCheck>, GitError> {
     let connect_ms = session.options.connect_timeout_ms;
-    let socket = session
-        .wait("connecting", connect_ms, tokio::net::TcpStream::connect((host, port)))?
-        .map_err(|error| session.unreachable(error))?;
+    let outgoing = session.options.outgoing.clone();
+    let reach = async move {
+        let addresses = outgoing.resolve(host, port).await?;
+        tokio::net::TcpStream::connect(addresses.as_slice()).await
+    };
+    let socket = session.wait("connecting", connect_ms, reach)?.map_err(|error| session.unreachable(error))?;
     // Negotiation goes back and forth in small messages.
     socket.set_nodelay(true).map_err(|error| session.unreachable(error))?;
 

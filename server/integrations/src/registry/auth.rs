@@ -188,6 +188,7 @@ impl Inner {
                     if realm.scheme() != "https" && self.endpoint.scheme() == "https" {
                         return Err(RegistryError::protocol(what(), "a token service without https"));
                     }
+                    self.may_lead(&realm, &what())?;
                     return Ok(Some(Scheme::Bearer { realm, service: param("service") }));
                 }
                 if challenge.scheme.eq_ignore_ascii_case("basic") {
@@ -273,6 +274,7 @@ impl Inner {
         header: Option<HeaderValue>,
         what: &str,
     ) -> Result<reqwest::Response, RegistryError> {
+        self.outgoing.check_url(&url).map_err(|error| RegistryError::Settings { why: error.to_string() })?;
         let mut request = self.http.request(Method::GET, url);
         if let Some(header) = header {
             request = request.header(header::AUTHORIZATION, header);

@@ -14,6 +14,8 @@ use secrecy::SecretString;
 use tokio::sync::Semaphore;
 use url::Url;
 
+use crate::outgoing::Outgoing;
+
 use super::{
     auth::{Auth, Proof},
     error::RegistryError,
@@ -92,13 +94,21 @@ pub struct RegistryConfig {
     pub credentials: Option<Credentials>,
     /// The bounds.
     pub limits: ClientLimits,
+    /// Where the registry may lead, and which addresses are not called.
+    pub outgoing: Outgoing,
 }
 
 impl RegistryConfig {
     /// An anonymous client of the registry at `endpoint`, with the default bounds.
     #[must_use]
     pub fn new(endpoint: Url) -> Self {
-        Self { endpoint, ca_pem: None, credentials: None, limits: ClientLimits::default() }
+        Self {
+            endpoint,
+            ca_pem: None,
+            credentials: None,
+            limits: ClientLimits::default(),
+            outgoing: Outgoing::default(),
+        }
     }
 
     /// The same with credentials.
@@ -124,6 +134,7 @@ pub(super) struct Inner {
     pub(super) auth: Auth,
     pub(super) limits: ClientLimits,
     pub(super) transfers: Arc<Semaphore>,
+    pub(super) outgoing: Outgoing,
 }
 
 /// What a call may do, in the words of the token specification.
@@ -166,7 +177,7 @@ impl RegistryClient {
     /// be read.
     pub fn new(config: RegistryConfig) -> Result<Self, RegistryError> {
         let settings = |why: String| RegistryError::Settings { why };
-        let RegistryConfig { endpoint, ca_pem, credentials, limits } = config;
+        let RegistryConfig { endpoint, ca_pem, credentials, limits, outgoing } = config;
         let Some(name) = endpoint.host_str() else {
             return Err(settings("the endpoint has no host".to_owned()));
         };
@@ -188,6 +199,7 @@ impl RegistryClient {
             let http = reqwest::Client::builder()
                 .user_agent(concat!("windlass/", env!("CARGO_PKG_VERSION")))
                 .redirect(reqwest::redirect::Policy::none())
+                .dns_resolver(outgoing.clone())
                 .connect_timeout(Duration::from_millis(limits.connect_timeout_ms));
             if is_loopback(&endpoint) { http.no_proxy() } else { http }
         };
@@ -199,7 +211,7 @@ impl RegistryClient {
         let http = http.map_err(|error| settings(format!("no HTTP client can be made: {}", chain(&error))))?;
         let transfers = Arc::new(Semaphore::new(limits.parallel_transfers.max(1)));
         let auth = Auth::new(credentials);
-        Ok(Self { inner: Arc::new(Inner { http, endpoint, host, auth, limits, transfers }) })
+        Ok(Self { inner: Arc::new(Inner { http, endpoint, host, auth, limits, transfers, outgoing }) })
     }
 
     /// The host and port, as they stand in a [`super::Reference`].
@@ -284,7 +296,13 @@ impl Inner {
     ) -> Result<Response, RegistryError> {
         let is_read = matches!(call.method, Method::GET | Method::HEAD);
         let mut url = call.url.clone();
+        let is_blob = is_read && url.path().contains("/blobs/");
         for _ in 0..=REDIRECTS_MAX {
+            // Blobs lie where the registry keeps them; they are known by their digest, and no proof goes along.
+            if !is_blob {
+                self.may_lead(&url, &call.what)?;
+            }
+            self.outgoing.check_url(&url).map_err(|error| RegistryError::Settings { why: error.to_string() })?;
             let mut request = self.http.request(call.method.clone(), url.clone()).headers(call.headers.clone());
             if let Some(header) = proof.header().filter(|_| url.origin() == self.endpoint.origin()) {
                 request = request.header(header::AUTHORIZATION, header);
@@ -314,6 +332,16 @@ impl Inner {
             }
         }
         Err(RegistryError::protocol(&call.what, "too many redirects"))
+    }
+
+    /// Whether the registry may send a call, a token's or its own, to `to`.
+    pub(super) fn may_lead(&self, to: &Url, what: &str) -> Result<(), RegistryError> {
+        if self.outgoing.may_lead(&self.endpoint, to) {
+            return Ok(());
+        }
+        let host = to.host_str().unwrap_or_default();
+        let why = format!("it leads to {host}, which is not registered; if it is meant, list it under outgoing.hosts");
+        Err(RegistryError::protocol(what, why))
     }
 
     /// The answer if it is a success, the error that it means otherwise.

@@ -13,7 +13,7 @@ use integrations::{
 use secrecy::SecretString;
 use server::{
     config::{Config, RegistrySettings},
-    driver::{mail::mailer, traffic::gateway_folder},
+    driver::{mail::mailer, outgoing, traffic::gateway_folder},
     gateway::GatewayClient,
 };
 use url::Url;
@@ -194,7 +194,7 @@ async fn mail(config: &Config) -> Check {
             (format!("the folder {folder}"), "correct mail.folder, or set mail.smtp")
         }
     };
-    let mailer = match mailer(settings) {
+    let mailer = match outgoing(&config.outgoing).and_then(|outgoing| mailer(settings, outgoing)) {
         Ok(mailer) => mailer,
         Err(error) => return Check::bad("mail", chain(&error), fix),
     };

@@ -299,10 +299,9 @@ fn no_record_changes_its_shape_without_a_version() {
     if known == now {
         return;
     }
-    assert!(
-        STORE_VERSION > RELEASED_VERSION,
-        "a record has another shape than version {STORE_VERSION}, which people have: add a version (docs/store.md)"
-    );
+    if STORE_VERSION <= RELEASED_VERSION {
+        panic!("a record has another shape than version {STORE_VERSION}, which people have: add a version (docs/store.md)");
+    }
     if std::env::var("WINDLASS_BLESS").is_ok_and(|value| value == "1") {
         std::fs::write(&path, now).unwrap();
         return;
