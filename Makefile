@@ -1,5 +1,5 @@
 # The verbs of the project; long recipes live in scripts/.
-.PHONY: demo test bench soak fmt parts evidence
+.PHONY: demo test bench soak mutants fmt parts evidence
 
 # Shows the whole way, from git push to live traffic, on this machine.
 demo:
@@ -15,9 +15,14 @@ bench:
 	@. scripts/path.sh && cargo build --release --locked --workspace --bins --bench '*'
 	@. scripts/path.sh && cargo bench --locked --workspace --bench '*'
 
-# Runs the long tests; WINDLASS_SOAK_MINUTES says how long each of the three takes.
+# Runs the long tests, or one part of them: make soak PART=fuzz. Can be stopped, and goes on where it was.
 soak:
-	@scripts/soak.sh
+	@scripts/soak.sh $(PART)
+
+# Changes the domain in small ways and sees whether the tests notice (hours; can be stopped, and goes on where it was).
+mutants:
+	@scripts/parts.sh cargo-mutants
+	@scripts/mutants.sh
 
 fmt:
 	@. scripts/path.sh && cargo fmt --all

@@ -17,7 +17,7 @@ pub struct InvalidId {
 }
 
 fn invalid(what: &'static str, given: &str, why: impl Into<String>) -> InvalidId {
-    InvalidId { what, given: given.chars().take(80).flat_map(char::escape_default).collect(), why: why.into() }
+    InvalidId { what, given: given.chars().flat_map(char::escape_default).take(80).collect(), why: why.into() }
 }
 
 macro_rules! text_id {

@@ -230,6 +230,10 @@ fn parse(text: &str, files: bool) -> Result<Place, AddressError> {
         return parse_short(text);
     };
     let url = Url::parse(text).map_err(|_| AddressError::Notation)?;
+    // As it is kept: what had to be escaped is longer, and must be good when it is read again.
+    if url.as_str().len() > ADDRESS_BYTES_MAX {
+        return Err(AddressError::TooLong);
+    }
     let is_http = matches!(url.scheme(), "http" | "https");
     if url.password().is_some() || (is_http && !url.username().is_empty()) {
         return Err(AddressError::Credential);
@@ -250,7 +254,7 @@ fn parse(text: &str, files: bool) -> Result<Place, AddressError> {
 }
 
 fn parse_http(url: Url) -> Result<Place, AddressError> {
-    if url.host_str().is_none_or(str::is_empty) {
+    if url.host_str().is_none_or(|host| host.is_empty() || host.starts_with('-')) {
         return Err(AddressError::Host);
     }
     if url.path().trim_matches('/').is_empty() {
@@ -425,5 +429,49 @@ mod tests {
         }
         assert_eq!(shown("git@host:a"), "git@host:a");
         assert_eq!(shown("https://host/a@b"), "https://host/a@b");
+    }
+
+    #[test]
+    fn fuzz_repository_address() {
+        let samples: [&[u8]; 6] = [
+            b"https://git.example.com/dev/shop.git",
+            b"ssh://git@git.example.com:2222/~dev/shop",
+            b"git@git.example.com:dev/shop.git",
+            b"https://me:hunter2@git.example.com/x?token=hunter2",
+            b"file:///srv/git/shop.git",
+            b"http://[::1]:3000/x",
+        ];
+        let words = ["@", "://", ":", "[::1]", "hunter2@", "%2F", "-oProxyCommand=x", "ext::sh -c x", "git+ssh://"];
+        ::fuzz::feed("repository-address", &samples, &words, |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let seen = shown(&text);
+            match text.parse::<RepositoryAddress>() {
+                Ok(address) => {
+                    let written = address.to_string();
+                    if written.parse() != Ok(address.clone()) {
+                        return Err(format!("`{written}` reads back as something else"));
+                    }
+                    if address.host().starts_with('-') || written.starts_with('-') {
+                        return Err(format!("`{written}` could be taken for an option"));
+                    }
+                    let is_plain = |c: char| !c.is_control() && !c.is_whitespace();
+                    if !written.chars().all(is_plain) || written.len() > 4 * ADDRESS_BYTES_MAX {
+                        return Err(format!("`{written}` is more than an address"));
+                    }
+                    Ok(format!("{:?}", address.transport()))
+                }
+                Err(error) => {
+                    let words = error.to_string();
+                    if words.contains("hunter2") {
+                        return Err(format!("the error holds a secret: {words}"));
+                    }
+                    let is_file = RepositoryAddress::parse_allowing_files(&text).is_ok();
+                    if !is_file && (seen.chars().count() > SHOWN_CHARS_MAX || seen.chars().any(char::is_control)) {
+                        return Err(format!("it is shown as {seen:?}"));
+                    }
+                    Ok(format!("{error:?}"))
+                }
+            }
+        });
     }
 }

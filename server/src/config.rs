@@ -433,12 +433,15 @@ impl Config {
     /// When it cannot be read or is not a good configuration.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = read_text(path)?;
-        let wrong = |why: String| ConfigError::Content { path: path.to_owned(), why };
-        let mut config: Self = serde_saphyr::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        Self::parse(&text).map_err(|why| ConfigError::Content { path: path.to_owned(), why })
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let mut config: Self = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
         while config.public_url.ends_with('/') {
             config.public_url.pop();
         }
-        config.check().map_err(wrong)?;
+        config.check()?;
         Ok(config)
     }
 

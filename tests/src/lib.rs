@@ -28,6 +28,7 @@ pub mod parts;
 pub mod process;
 pub mod registry;
 pub mod smtp;
+pub mod soak;
 pub mod sshd;
 pub mod windlass;
 

@@ -1,14 +1,9 @@
-//! The long tests, run by `make soak`: pipeline files and hooks changed at random, and a server that is killed at random
-//! moments while pushes go on. Kills of the store alone, and of the simulated train, are in `store` and `simulation`;
-//! scripts/soak.sh runs all.
+//! Long tests on a real server, run by `make soak`: hooks changed at random, and a server that is killed at random moments
+//! while pushes go on. The other parts of the soak are named in scripts/soak.sh; what they note, in `tests::soak`.
 //!
 //! `WINDLASS_SOAK_MINUTES` (1) is how long all of it takes, `WINDLASS_SOAK_SEED` repeats a run's choices. Arguments: parts
 //! of the names of the cases.
 
-#[path = "soak/chance.rs"]
-mod chance;
-#[path = "soak/files.rs"]
-mod files;
 #[path = "soak/hooks.rs"]
 mod hooks;
 #[path = "soak/kills.rs"]
@@ -23,7 +18,12 @@ use std::{
 };
 
 use anyhow::Result;
-use tests::{Part, Tier, evidence::record_as, require};
+use tests::{
+    Part, Tier,
+    evidence::record_as,
+    require,
+    soak::{Counts, Noted},
+};
 
 /// What a case gets: how long it has, and where its chance begins.
 struct Setting {
@@ -39,23 +39,15 @@ struct Case {
     /// Its part of the time, in hundredths.
     share: u32,
     parts: &'static [Part],
-    run: fn(&Setting) -> Result<String>,
+    run: fn(&Setting) -> Result<(String, Counts)>,
 }
 
-const CASES: [Case; 3] = [
-    Case {
-        name: "files",
-        shows: "pipeline files changed at random are taken or refused with a place, never a crash",
-        tier: Tier::Unit,
-        share: 25,
-        parts: &[],
-        run: files::run,
-    },
+const CASES: [Case; 2] = [
     Case {
         name: "hooks",
         shows: "hooks changed at random are taken or refused, never a crash",
         tier: Tier::Contract,
-        share: 25,
+        share: 35,
         parts: &[Part::Git],
         run: |setting| block_on(hooks::run(setting)),
     },
@@ -63,7 +55,7 @@ const CASES: [Case; 3] = [
         name: "kills",
         shows: "a server killed at random moments keeps each acknowledged hook and token, and each hook once",
         tier: Tier::Live,
-        share: 50,
+        share: 65,
         parts: &[Part::Git],
         run: |setting| block_on(kills::run(setting)),
     },
@@ -75,6 +67,14 @@ fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 
 fn number(name: &str) -> Option<u64> {
     env::var(name).ok()?.parse().ok()
+}
+
+fn note(name: &str, counts: Counts, failure: Option<String>) {
+    let failures = failure.into_iter().collect::<Vec<_>>();
+    let noted = Noted { part: name.into(), done: failures.is_empty(), counts, failures, ..Noted::default() };
+    if let Err(error) = noted.write() {
+        println!("soak: {error:#}");
+    }
 }
 
 fn main() -> ExitCode {
@@ -92,12 +92,14 @@ fn main() -> ExitCode {
     for case in CASES.iter().filter(|case| wanted(case.name) && require(case.parts)) {
         let time = Duration::from_secs(minutes * 60) * case.share / 100;
         match (case.run)(&Setting { time, seed }) {
-            Ok(figure) => {
+            Ok((figure, counts)) => {
+                note(case.name, counts, None);
                 println!("soak: {}: {figure}", case.name);
                 record_as(case.shows, case.tier, figure, "make soak");
             }
             Err(error) => {
                 failed = true;
+                note(case.name, Counts::default(), Some(format!("{error:#}")));
                 println!("soak: {} FAILED: {error:#}", case.name);
             }
         }

@@ -3,6 +3,8 @@
 
 #[path = "tidy/imports.rs"]
 mod imports;
+#[path = "tidy/promises.rs"]
+mod promises;
 #[path = "tidy/source.rs"]
 mod source;
 
@@ -127,6 +129,12 @@ fn links_of_the_pages_lead_somewhere() {
             .map(|(line, target)| s.at(line, &format!("the link leads to `{target}`, which is not there")))
             .collect::<Vec<_>>()
     }));
+}
+
+#[test]
+fn every_promise_names_tests_that_exist() {
+    let wrong = promises::check();
+    assert!(wrong.is_empty(), "docs/promises.md:\n{}", wrong.join("\n"));
 }
 
 #[test]

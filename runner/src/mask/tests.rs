@@ -3,7 +3,7 @@
 use super::forms::encoded;
 use super::*;
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE};
 use pipelines::secret::hidden_lines;
 use proptest::prelude::*;
 
@@ -252,4 +252,37 @@ proptest! {
         let parts: Vec<_> = lines.iter().map(|line| (line.as_bytes(), true)).collect();
         prop_assert_eq!(run(&secrets, &parts), lines);
     }
+}
+
+#[test]
+fn fuzz_masking() {
+    let hidden = ["hunter2-hunter2", "päss word", "two\nlines"];
+    let encoded = STANDARD_NO_PAD.encode("hunter2-hunter2");
+    let samples: [&[u8]; 4] =
+        [b"token hunter2-hunter2 end", "p\u{e4}ss%20word".as_bytes(), b"two\nlines", encoded.as_bytes()];
+    let words = [hidden[0], hidden[1], hidden[2], encoded.as_str(), "hunter2", "-hunter2", "p%C3%A4ss%20word", "***"];
+    fuzz::feed("masking", &samples, &words, |bytes| {
+        let secrets = secrets(&hidden);
+        let mut masker = LineMasker::new(secrets, 4_000);
+        let mut out = Vec::new();
+        // In parts whose length the input itself decides.
+        let mut rest = bytes;
+        while let Some(first) = rest.first() {
+            let (part, more) = rest.split_at((usize::from(*first) % 17 + 1).min(rest.len()));
+            for piece in part.split_inclusive(|byte| *byte == b'\n') {
+                let ends = piece.ends_with(b"\n");
+                masker.push(piece.strip_suffix(b"\n").unwrap_or(piece), ends, (), &mut out);
+            }
+            rest = more;
+        }
+        masker.finish(&mut out);
+        let said = out.iter().map(|line| line.text.as_str()).collect::<Vec<_>>().join("\n");
+        if said.contains(hidden[0]) || said.contains(hidden[1]) || said.contains(&encoded) {
+            return Err(format!("a secret is shown: {said}"));
+        }
+        if said.len() > 4 * bytes.len() + 64 {
+            return Err(format!("{} bytes became {}", bytes.len(), said.len()));
+        }
+        Ok(format!("{} masks, {} lines", said.matches(MASK).count().min(4), out.len().min(4)))
+    });
 }

@@ -105,3 +105,20 @@ fn mistakes_are_named_with_their_place() {
     let neither = LEAST.replace(", folder: /tmp/mails", "");
     assert!(read(&neither).expect_err("no way for mails").to_string().contains("smtp or folder"));
 }
+
+#[test]
+fn fuzz_configuration() {
+    let text = "state_dir: /srv/windlass\npublic_url: https://windlass.example.com/\nregistries:\n  test: {host: test.example.com}\n  \
+                production: {host: production.example.com}\nmail: {from: w@example.com, folder: /srv/mail}\nbounds: {hook_body_bytes_max: 10}\n";
+    let words =
+        ["public_url: ", "mail: ", "smtp: ", "bounds: ", "gateway: ", "runner: ", "parallel_runs: ", "&a [*a, *a]"];
+    fuzz::feed("configuration", &[text.as_bytes()], &words, |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        match Config::parse(&text) {
+            Ok(config) if config.public_url.ends_with('/') => Err("the public address ends in a slash".into()),
+            Ok(_) => Ok("taken".into()),
+            Err(why) if why.is_empty() => Err("it is refused without a word".into()),
+            Err(why) => Ok(why.chars().filter(|c| !c.is_ascii_digit()).take(20).collect()),
+        }
+    });
+}

@@ -226,4 +226,49 @@ mod tests {
         }
         assert_ne!(of(""), of(""));
     }
+
+    #[test]
+    fn fuzz_heads() {
+        let samples: [&[u8]; 3] = [
+            b"host: SHOP.example.com:8080\nconnection: close, x-a\nx-a: 1\nx-forwarded-for: 1.2.3.4",
+            b"host: a\nupgrade: websocket\nconnection: upgrade\nx-request-id: abc",
+            b"host: a\nhost: b\nte: trailers\ntransfer-encoding: chunked",
+        ];
+        let words =
+            ["host: ", "connection: ", "\nupgrade: h2c", "content-length: ", "@", "x-request-id: ", "forwarded: "];
+        fuzz::feed("heads", &samples, &words, |bytes| {
+            let mut request = Request::builder().uri("/").body(()).map_err(|error| error.to_string())?;
+            for line in bytes.split(|byte| *byte == b'\n') {
+                let (name, value) = line.split_at(line.iter().position(|byte| *byte == b':').unwrap_or(line.len()));
+                let value = value.strip_prefix(b": ").unwrap_or_default();
+                if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+                    request.headers_mut().append(name, value);
+                }
+            }
+            let (host, upgrade) = (host_of(&request), upgrade_of(&request));
+            if upgrade.as_ref().is_some_and(|to| to.as_bytes().to_ascii_lowercase().starts_with(b"h2")) {
+                return Err("an upgrade to HTTP/2 is let through".into());
+            }
+            let framing = request.headers().get_all(header::CONTENT_LENGTH).iter().count();
+            let headers = request.headers_mut();
+            strip_hop_by_hop(headers);
+            if headers.get_all(header::CONTENT_LENGTH).iter().count() != framing {
+                return Err("the length of the body was named away".into());
+            }
+            if headers.contains_key(header::CONNECTION) || headers.contains_key(header::TRANSFER_ENCODING) {
+                return Err("a field for one connection goes on".into());
+            }
+            let Some(host) = host else { return Ok("no host".into()) };
+            if host.name.is_empty() || host.name.chars().any(|c| c.is_ascii_uppercase() || c == '@' || c == '/') {
+                return Err(format!("{} is no host", host.name));
+            }
+            forward(headers, IpAddr::from([10, 0, 0, 7]), &host, false);
+            let said = headers.get_all(FORWARDED_FOR).iter().collect::<Vec<_>>();
+            if said != ["10.0.0.7"] || headers.contains_key(header::FORWARDED) {
+                return Err("a client forged where it comes from".into());
+            }
+            let id = request_id(headers);
+            Ok(format!("{} {}", upgrade.is_some(), id.len() == 32))
+        });
+    }
 }

@@ -150,4 +150,26 @@ mod tests {
         assert!(keep.store(&kept).is_err());
         assert_eq!(keep.load().expect("loads").map(|k| k.generation), Some(1));
     }
+
+    #[test]
+    fn fuzz_gateway_configuration() {
+        let kept = Generation { generation: 7, config: GatewayConfig::default() };
+        let sample = serde_json::to_vec(&kept).expect("it can be written");
+        fuzz::feed(
+            "gateway-configuration",
+            &[&sample],
+            &["127.0.0.1:1", "\"routes\":", "18446744073709551615"],
+            |bytes| match serde_json::from_slice::<Generation>(bytes) {
+                Ok(read) => {
+                    let problems = read.config.problems();
+                    let again = serde_json::to_vec(&read).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+                    if again.as_ref() != Some(&read) {
+                        return Err("it reads back as something else".into());
+                    }
+                    Ok(problems.first().map_or("taken", |problem| problem.get(..16).unwrap_or("?")).to_owned())
+                }
+                Err(error) => Ok(error.to_string().chars().take(24).collect()),
+            },
+        );
+    }
 }

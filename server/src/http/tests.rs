@@ -159,3 +159,81 @@ async fn a_body_that_never_ends_is_not_waited_for() {
     let answer = stage.send(request.unwrap()).await;
     assert_eq!((answer.status, &answer.json()["type"]), (StatusCode::SERVICE_UNAVAILABLE, &Value::from("too-slow")));
 }
+
+/// Whole requests: cookies, tokens, forms, links of approvals, queries. Whatever comes is answered by somebody who is not
+/// at a loss, and nothing of it becomes part of a page.
+#[test]
+fn fuzz_requests() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let stage = test_app();
+    let (token, link) = runtime.block_on(async {
+        let release = stage.awaiting("shop").await;
+        let approval = stage.app.approval(&release).unwrap();
+        (stage.token(Role::Admin).await, stage.app.approval_url(&approval, TESTER))
+    });
+    let link = link.split_once("example.com").map_or("/", |(_, path)| path).to_owned();
+    let form = "content-type: application/x-www-form-urlencoded";
+    let samples = [
+        format!("GET {link}\ncookie: lang=zh-CN; __Host-windlass=abc\n\n"),
+        format!("POST {link}/approve\n{form}\n\ncode=123456&comment=%3Cscript%3Ezz&digest=sha256:0"),
+        format!(
+            "POST /sign-in\n{form}\norigin: https://windlass.example.com\n\nname=admin&password=x&csrf=abc&back=//evil"
+        ),
+        format!("GET /api/v1/services/shop/runs?limit=2&before=1\nauthorization: Bearer {token}\n\n"),
+        format!(
+            "POST /api/v1/services\nauthorization: Bearer {token}\ncontent-type: application/json\n\n{{\"name\":\"a\"}}"
+        ),
+        "GET /services/shop/runs/1/events?from=3,4\nlast-event-id: 3,29\n\n".to_owned(),
+        "GET /search?q=%3Cscript%3Ezz\naccept-language: zh\n\n".to_owned(),
+        "POST /hooks/shop\nx-gitea-event: push\nx-gitea-signature: 00ff\n\n{}".to_owned(),
+    ];
+    let samples: Vec<&[u8]> = samples.iter().map(String::as_bytes).collect();
+    let words = [
+        "cookie: ",
+        "authorization: Bearer ",
+        "%00",
+        "csrf=",
+        "&",
+        "?from=",
+        "../",
+        "/a/",
+        "<script>zz",
+        "%3Cscript%3Ezz",
+    ];
+    fuzz::feed("requests", &samples, &words, |bytes| {
+        let (head, body) = match bytes.windows(2).position(|pair| pair == b"\n\n") {
+            Some(at) => (&bytes[..at], &bytes[at + 2..]),
+            None => (bytes, &[][..]),
+        };
+        let mut lines = head.split(|byte| *byte == b'\n');
+        let first = String::from_utf8_lossy(lines.next().unwrap_or_default()).into_owned();
+        let (method, target) = first.split_once(' ').unwrap_or(("GET", &first));
+        let mut request = Request::builder().method(method).uri(target);
+        for line in lines {
+            let (name, value) = line.split_at(line.iter().position(|byte| *byte == b':').unwrap_or(line.len()));
+            request = request.header(name, value.strip_prefix(b": ").unwrap_or_default());
+        }
+        let Ok(request) = request.body(Body::from(body.to_vec())) else { return Ok("no request".into()) };
+        runtime.block_on(async {
+            let answer = stage.open(request).await;
+            let (status, headers) = (answer.status(), answer.headers().clone());
+            if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
+                return Err(format!("it is answered {status}"));
+            }
+            let is_html = |kind: &str| kind.starts_with("text/html");
+            let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+            if is_html(kind) {
+                let page =
+                    axum::body::to_bytes(answer.into_body(), 4 << 20).await.map_err(|error| error.to_string())?;
+                if String::from_utf8_lossy(&page).contains("<script>zz") {
+                    return Err("what was sent is a part of the page".into());
+                }
+            }
+            let to = headers.get(header::LOCATION).map(|to| String::from_utf8_lossy(to.as_bytes()).into_owned());
+            if to.as_deref().is_some_and(|to| to.starts_with("//") || to.contains("://evil")) {
+                return Err(format!("it leads to {to:?}"));
+            }
+            Ok(format!("{status} {}", kind.split(';').next().unwrap_or_default()))
+        })
+    });
+}

@@ -3,14 +3,15 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
+use fuzz::Chance;
+use tests::soak::Counts;
 
 use crate::{
     Setting,
-    chance::Chance,
     server::{Server, pull_request, push},
 };
 
-pub(crate) async fn run(setting: &Setting) -> Result<String> {
+pub(crate) async fn run(setting: &Setting) -> Result<(String, Counts)> {
     let mut server = Server::start().await?;
     let mut chance = Chance::new(setting.seed);
     let end = Instant::now() + setting.time;
@@ -42,5 +43,6 @@ pub(crate) async fn run(setting: &Setting) -> Result<String> {
     server.lone.kill_and_restart().await?;
     server.lone.is_well()?;
     ensure!(taken > 0 && refused > 0, "{taken} were taken and {refused} refused: nothing was shown");
-    Ok(format!("{} hooks, {taken} taken, {refused} refused", taken + refused))
+    let counts = Counts { bad_inputs: taken + refused, kills: 1, ..Counts::default() };
+    Ok((format!("{} hooks, {taken} taken, {refused} refused", taken + refused), counts))
 }

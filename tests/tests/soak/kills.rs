@@ -11,12 +11,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use fuzz::Chance;
 use serde_json::{Value, json};
+use tests::soak::Counts;
 use tokio::task::JoinSet;
 
 use crate::{
     Setting,
-    chance::Chance,
     server::{Door, Server, push},
 };
 
@@ -35,7 +36,7 @@ struct Acknowledged {
     sent_again: u64,
 }
 
-pub(crate) async fn run(setting: &Setting) -> Result<String> {
+pub(crate) async fn run(setting: &Setting) -> Result<(String, Counts)> {
     let mut server = Server::start().await?;
     let (acknowledged, over) = (Arc::new(Mutex::new(Acknowledged::default())), Arc::new(AtomicBool::new(false)));
     let mut senders = JoinSet::new();
@@ -46,7 +47,7 @@ pub(crate) async fn run(setting: &Setting) -> Result<String> {
     }
     let mut chance = Chance::new(setting.seed);
     let end = Instant::now() + setting.time;
-    let mut kills = 0;
+    let mut kills = 0_u64;
     while Instant::now() < end {
         // The moment of the kill is the point of it, so nothing can be waited for.
         let life_ms = u64::try_from(chance.below(LIFE_MS_MAX))?;
@@ -79,7 +80,8 @@ pub(crate) async fn run(setting: &Setting) -> Result<String> {
     }
     let (hooks, tokens, again) = (acknowledged.hooks.len(), acknowledged.tokens.len(), acknowledged.sent_again);
     ensure!(kills > 0 && hooks > 0 && tokens > 0, "{kills} kills, {hooks} hooks, {tokens} tokens: nothing was shown");
-    Ok(format!("{kills} kills, {hooks} hooks ({again} sent again), {tokens} tokens, 0 lost, 0 doubled"))
+    let figure = format!("{kills} kills, {hooks} hooks ({again} sent again), {tokens} tokens, 0 lost, 0 doubled");
+    Ok((figure, Counts { kills, ..Counts::default() }))
 }
 
 async fn send(

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 use server::store::engine::EngineKind;
 use tests::evidence::{self, Tier};
+use tests::soak::{Counts, Noted};
 
 /// How a run is set.
 pub(crate) struct Setting {
@@ -102,10 +103,22 @@ impl Evidence {
         if whole && let Err(error) = self.write(setting) {
             self.broken.push(format!("the evidence could not be written: {error}"));
         }
+        if let Err(error) = self.note() {
+            self.broken.push(format!("the soak's note could not be written: {error:#}"));
+        }
         for problem in &self.broken {
             println!("FAILED {problem}");
         }
         self.broken.is_empty()
+    }
+
+    /// For the soak: how many processes were killed.
+    fn note(&self) -> anyhow::Result<()> {
+        let kills = self.lines.iter().filter(|line| line["case"] == "kill" && line["verdict"] == "pass");
+        let kills = kills.filter_map(|line| line["figure"]["kills"].as_u64()).sum();
+        let counts = Counts { kills, ..Counts::default() };
+        let (done, failures) = (kills > 0, self.broken.clone());
+        Noted { part: "store".into(), done, counts, failures, ..Noted::default() }.write()
     }
 
     fn write(&self, setting: &Setting) -> std::io::Result<()> {

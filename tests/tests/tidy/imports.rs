@@ -8,7 +8,8 @@ use ::tests::parts::checkout;
 use crate::source::{Finding, Source};
 
 /// Folder of a crate, its name, the crates of ours that it may import.
-const CRATES: [(&str, &str, &[&str]); 7] = [
+const CRATES: [(&str, &str, &[&str]); 8] = [
+    ("tests/fuzz/", "fuzz", &[]),
     ("tests/simulation/", "simulation", &["pipelines"]),
     ("server/integrations/", "integrations", &["pipelines"]),
     ("pipelines/", "pipelines", &[]),
@@ -51,9 +52,11 @@ pub(crate) fn check(source: &Source) -> Vec<Finding> {
         return found;
     };
     let is_main = is_of_binary(&source.path);
-    let product_may_be_named =
-        folder == "tests/" && source.path.starts_with("tests/tests/") && !is_outside_test(source);
-    for (_, other, _) in CRATES.into_iter().filter(|(_, other, _)| *other != name && *other != "tests") {
+    let is_inside = ["tests/tests/", "tests/benches/"].iter().any(|folder| source.path.starts_with(folder));
+    let product_may_be_named = folder == "tests/" && is_inside && !is_outside_test(source);
+    for (_, other, _) in
+        CRATES.into_iter().filter(|(_, other, _)| *other != name && !matches!(*other, "tests" | "fuzz"))
+    {
         let may = allowed.contains(&other) || product_may_be_named || (is_main && matches!(other, "runner" | "server"));
         let code = if folder == "tests/" { &source.code } else { source.code_before_tests() };
         let own_module = declares(code, other);

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{bad_files, examples, parse, render};
+use super::{Diagnostic, bad_files, examples, parse, parse_bytes, render};
 
 fn answers(text: &str) {
     let (definition, found) = parse(".windlass.yaml", text);
@@ -76,4 +76,31 @@ proptest! {
         if twice { lines.insert(index, lines[index]); } else { lines.remove(index); }
         answers(&lines.join("\n"));
     }
+}
+
+#[test]
+fn fuzz_definition() {
+    let samples: Vec<String> = examples().into_iter().chain(bad_files()).map(|(_, text)| text).collect();
+    let samples: Vec<&[u8]> = samples.iter().map(String::as_bytes).collect();
+    let words =
+        ["service: ", "base: ", "steps:\n  - ", "production: ", "strategy: canary", "weight: ", "hold: ", "72h"];
+    ::fuzz::feed("definition", &samples, &words, |bytes| {
+        let (definition, found) = parse_bytes(".windlass.yaml", bytes);
+        let errors: Vec<&Diagnostic> = found.iter().filter(|problem| problem.is_error()).collect();
+        if definition.is_some() != errors.is_empty() {
+            return Err(format!("a definition: {}, and {} errors", definition.is_some(), errors.len()));
+        }
+        let shown = render(&found, &String::from_utf8_lossy(bytes));
+        if shown.is_empty() != found.is_empty() {
+            return Err("a problem is not shown".into());
+        }
+        if shown.chars().any(|c| c.is_control() && c != '\n') {
+            return Err("what is shown would be obeyed by a terminal".into());
+        }
+        let again = parse_bytes(".windlass.yaml", bytes);
+        if again.0.is_some() != definition.is_some() || again.1.len() != found.len() {
+            return Err("the same file is read in two ways".into());
+        }
+        Ok(errors.first().map_or_else(|| "taken".into(), |problem| format!("{:?}", problem.code)))
+    });
 }

@@ -352,4 +352,22 @@ mod tests {
             prop_assert_eq!(&rest[..], &all[cut + 1..]);
         }
     }
+
+    #[test]
+    fn fuzz_log_of_the_engine() {
+        let samples: [&[u8]; 2] = [b"2026-01-02T03:04:05.000000006Z text\n", b"no time here"];
+        fuzz::feed("log-of-the-engine", &samples, &["2026-01-02T03:04:05Z ", "Z ", "+00:00 ", "9999-12-31"], |bytes| {
+            let given = Bytes::copy_from_slice(bytes);
+            let (time, text) = split_time(given.clone());
+            if !given.ends_with(&text) || (time.is_none() && text != given) {
+                return Err("what is left is not what was there".into());
+            }
+            let mut reader = Reader::behind(None);
+            let pieces = read(
+                &mut reader,
+                &[LogOutput::StdOut { message: given.clone() }, LogOutput::StdErr { message: given }],
+            );
+            Ok(format!("{} {}", time.is_some(), pieces.len()))
+        });
+    }
 }

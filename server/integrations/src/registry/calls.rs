@@ -311,4 +311,19 @@ mod tests {
         assert_eq!(next("</v2/a/tags/list?last=b&n=2>; rel=\"prev\""), None);
         assert_eq!(next("nonsense"), None);
     }
+
+    #[test]
+    fn fuzz_link_of_a_list() {
+        let base = Url::parse("https://registry.example.com/v2/a/tags/list?n=2").unwrap();
+        let samples: [&[u8]; 2] =
+            [b"</v2/a/tags/list?last=b&n=2>; rel=\"next\"", b"<https://other.example.com/x>; rel=next"];
+        fuzz::feed("link-of-a-list", &samples, &["<", ">", "; rel=next", "//other.example.com", "http:"], |bytes| {
+            let Ok(value) = http::HeaderValue::from_bytes(bytes) else { return Ok("no header".into()) };
+            let mut headers = HeaderMap::new();
+            headers.insert(header::LINK, value);
+            let next = next_page(&headers, &base);
+            let is_same = next.as_ref().is_some_and(|next| next.origin() == base.origin());
+            Ok(format!("{} {is_same}", next.is_some()))
+        });
+    }
 }

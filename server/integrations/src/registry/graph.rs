@@ -438,4 +438,40 @@ mod tests {
         assert_eq!(order, [[&image.digest], [&index.digest], [&root.digest], [&signature.digest]]);
         assert!(graph.referrers.is_empty(), "a referrer of something else was taken");
     }
+
+    #[test]
+    fn fuzz_manifest() {
+        let image = json!({"schemaVersion": 2, "mediaType": media_type::IMAGE, "config": descriptor("application/vnd.oci.image.config.v1+json", "{}"),
+            "layers": [descriptor("application/vnd.oci.image.layer.v1.tar+gzip", "layer")], "subject": descriptor(media_type::IMAGE, "x")});
+        let index =
+            json!({"schemaVersion": 2, "manifests": [descriptor(media_type::IMAGE, "a"), descriptor("x/y", "b")]});
+        let (image, index) = (image.to_string(), index.to_string());
+        let served =
+            [media_type::IMAGE, media_type::INDEX, media_type::DOCKER_IMAGE, media_type::DOCKER_LIST, "text/plain", ""];
+        fuzz::feed("manifest", &[image.as_bytes(), index.as_bytes()], &served, |bytes| {
+            let mut word = String::new();
+            for kind in served {
+                let bytes = Bytes::copy_from_slice(bytes);
+                let given = Manifest { digest: Digest::of(&bytes), media_type: kind.to_owned(), bytes };
+                match parts(&given) {
+                    Ok(found) => {
+                        let pointed = found.manifests.len() + found.blobs.len() + found.foreign.len();
+                        if pointed * 70 > given.bytes.len() {
+                            return Err(format!("{} bytes point to {pointed} things", given.bytes.len()));
+                        }
+                        if media_type::is_index(&found.media_type) && !media_type::is_manifest(&found.media_type) {
+                            return Err(format!("{} is what cannot be copied", found.media_type));
+                        }
+                        if media_type::is_manifest(kind) && found.media_type != kind {
+                            return Err(format!("served as {kind}, taken for {}", found.media_type));
+                        }
+                        word.push_str(if found.manifests.is_empty() { "i" } else { "x" });
+                    }
+                    Err(PromoteError::Unsupported { why, .. }) => word.push_str(why.get(..12).unwrap_or("?")),
+                    Err(other) => return Err(format!("another error: {other}")),
+                }
+            }
+            Ok(word)
+        });
+    }
 }

@@ -15,7 +15,7 @@ pub struct InvalidReference {
 }
 
 fn invalid(what: &'static str, given: &str, why: &'static str) -> InvalidReference {
-    InvalidReference { what, given: given.chars().take(120).flat_map(char::escape_default).collect(), why }
+    InvalidReference { what, given: given.chars().flat_map(char::escape_default).take(120).collect(), why }
 }
 
 /// A repository of a registry, such as `shop/checkout`.
@@ -235,5 +235,31 @@ mod tests {
                 prop_assert!(url.query().is_none());
             }
         }
+    }
+
+    #[test]
+    fn fuzz_image_reference() {
+        let digest = format!("registry.example.com/a@{}", Digest::of(b"x"));
+        let samples: [&[u8]; 3] =
+            [b"registry.example.com:5000/shop/check-out:v1.2_3", b"[::1]:5000/a/b__c:latest", digest.as_bytes()];
+        fuzz::feed("image-reference", &samples, &["@sha256:", ":", "/", "localhost/", "[::1]", "__", ".."], |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            match text.parse::<Reference>() {
+                Ok(reference) => {
+                    if reference.to_string().parse::<Reference>().ok().as_ref() != Some(&reference) {
+                        return Err(format!("{reference} reads back as something else"));
+                    }
+                    let path = reference.repository.as_str();
+                    if path.split('/').any(|part| part.is_empty() || part == "..") || path.contains(['?', '#', '%']) {
+                        return Err(format!("{path} is more than a repository"));
+                    }
+                    Ok(format!("taken {} {}", reference.tag.is_some(), reference.digest.is_some()))
+                }
+                Err(error) => match error.to_string().len() {
+                    0..=600 => Ok(error.to_string().chars().rev().take(24).collect()),
+                    length => Err(format!("the error has {length} bytes")),
+                },
+            }
+        });
     }
 }

@@ -326,4 +326,51 @@ mod tests {
             prop_assert_eq!(read_back(&paint(&line)), plain);
         }
     }
+
+    #[test]
+    fn fuzz_ansi() {
+        let samples: [&[u8]; 4] = [
+            b"\x1b[1;31mFAIL\x1b[0m <b>&",
+            b"10 %\r20 %\r\x1b[38;5;196mdone",
+            b"\x1b]8;;https://x\x07link\x1b]8;;\x07",
+            "\u{202e}evil \u{1b}[38;2;10;200;20mg".as_bytes(),
+        ];
+        let words =
+            ["\u{1b}[", "\u{1b}]", "m", ";", "38;5;", "48;2;", "\u{7}", "<script>", "&lt;", "\"", "\u{9c}", "\r"];
+        fuzz::feed("ansi", &samples, &words, |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let mut painter = Painter::new();
+            let mut shape = String::new();
+            for line in text.split('\n') {
+                let html = painter.line(line).to_string();
+                let (mut rest, mut open) = (html.as_str(), false);
+                while let Some(at) = rest.find('<') {
+                    let tag = &rest[at..=at + rest[at..].find('>').ok_or("a tag has no end")?];
+                    let is_pen =
+                        |class: &str| class.split(' ').all(|word| word.chars().all(|c| c.is_ascii_alphanumeric()));
+                    let class = tag.strip_prefix("<i class=\"").and_then(|tag| tag.strip_suffix("\">"));
+                    match (tag, class) {
+                        ("</i>", _) if open => open = false,
+                        (_, Some(class)) if !open && is_pen(class) => open = true,
+                        _ => return Err(format!("{tag} is in the page")),
+                    }
+                    rest = &rest[at + tag.len()..];
+                }
+                if open || html.contains("\u{1b}") || html.chars().any(is_obeyed_but_tab) {
+                    return Err(format!("{html:?} is not whole"));
+                }
+                if html.len() > 70 * line.len() + 16 {
+                    return Err(format!("{} bytes became {}", line.len(), html.len()));
+                }
+                if let Some(at) = html.find("class=\"") {
+                    shape.extend(html[at..].chars().take(16));
+                }
+            }
+            Ok(shape.chars().take(48).collect())
+        });
+    }
+
+    fn is_obeyed_but_tab(c: char) -> bool {
+        c != '\t' && is_obeyed(c)
+    }
 }

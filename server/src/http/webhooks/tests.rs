@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 
 use crate::{
-    app::{Delivery, DeliveryState, Role, services::ServiceInput},
+    app::{Delivery, DeliveryState, HookContent, Role, services::ServiceInput},
     testing::{Answer, Stage, commit, test_app, test_app_with},
 };
 
@@ -376,4 +376,92 @@ async fn the_list_of_hooks_goes_on_where_it_stopped() {
     let (second, next) = page("limit=2&before=4").await;
     assert_eq!((second, next), (vec!["d-2".to_owned(), "d-1".to_owned()], Some(2)));
     assert_eq!(page("limit=2&before=2").await, (vec!["d-0".to_owned()], None));
+}
+
+/// What every forge makes of any body: nothing that is run stands under another name than a branch, a tag or a pull
+/// request, and no text that is kept is long or can move a terminal.
+#[test]
+fn fuzz_hooks() {
+    let push = push("refs/heads/main", commit(1).as_str()).to_string();
+    let (tag, pull) =
+        (push.replace("refs/heads/main", "refs/tags/v1"), pull_request("opened", commit(2).as_str()).to_string());
+    let form = "payload=%7B%22ref%22%3A%22refs%2Fheads%2Fmain%22%7D";
+    let change = r#"{"push":{"changes":[{"new":{"type":"branch","name":"main","target":{"hash":"HASH"}}}]},
+        "changes":[{"refId":"refs/heads/main","toHash":"HASH","type":"UPDATE"}],"object_kind":"push","checkout_sha":"HASH",
+        "ref":"refs/heads/main","after":"HASH","object_attributes":{"iid":7,"action":"open","last_commit":{"id":"HASH"}}}"#;
+    let change = change.replace("HASH", commit(3).as_str());
+    let samples: [&[u8]; 5] = [push.as_bytes(), tag.as_bytes(), pull.as_bytes(), form.as_bytes(), change.as_bytes()];
+    let words = ["refs/heads/", "refs/tags/", "\"after\":", "\"deleted\":true", "synchronize", "\"number\":"];
+    let kinds = ["application/json", "application/x-www-form-urlencoded"];
+    let events = [
+        ("x-gitea-event", "push"),
+        ("x-gitea-event", "pull_request"),
+        ("x-github-event", "push"),
+        ("x-github-event", "other"),
+        ("x-gitlab-event", "Push Hook"),
+        ("x-gitlab-event", "Merge Request Hook"),
+        ("x-event-key", "repo:push"),
+        ("x-event-key", "repo:refs_changed"),
+        ("x-event-key", "pr:opened"),
+    ];
+    fuzz::feed("hooks", &samples, &words, |bytes| {
+        let mut word = String::new();
+        for ((name, event), kind) in events.into_iter().flat_map(|event| kinds.map(|kind| (event, kind))) {
+            let mut headers = axum::http::HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, kind.parse().map_err(|_| "no header")?);
+            headers.insert(name, event.parse().map_err(|_| "no header")?);
+            let Some(envelope) = super::FORGES.iter().find_map(|forge| forge(&headers)) else {
+                return Err(format!("no forge sends {name}: {event}"));
+            };
+            let read = super::read_body(&headers, bytes).and_then(|payload| (envelope.read)(&envelope.event, &payload));
+            let texts = texts_of(read, &mut word)?;
+            if let Some(text) =
+                texts.iter().find(|text| text.chars().count() > 400 || text.chars().any(char::is_control))
+            {
+                return Err(format!("{text:?} is kept"));
+            }
+        }
+        Ok(word)
+    });
+}
+
+/// The texts that are kept of what a hook says, and in `word` what kind of answer it was.
+fn texts_of(read: Result<HookContent, String>, word: &mut String) -> Result<Vec<String>, String> {
+    Ok(match read {
+        Ok(HookContent::Trigger { trigger, .. }) => {
+            word.push('t');
+            if trigger.kind == TriggerKind::PullRequest && trigger.pull_request.is_none() {
+                return Err("a pull request without its number".into());
+            }
+            let known = ["refs/heads/", "refs/tags/", "refs/pull/", "refs/merge-requests/", "refs/pull-requests/"];
+            if !known.iter().any(|begin| trigger.git_ref.starts_with(begin)) {
+                return Err(format!("{} is run", trigger.git_ref));
+            }
+            vec![trigger.git_ref, trigger.subject, trigger.author, trigger.author_email]
+        }
+        Ok(HookContent::Several { all }) => {
+            word.push('s');
+            let mut texts = Vec::new();
+            for one in all {
+                texts.extend(texts_of(Ok(one), word)?);
+            }
+            texts
+        }
+        Ok(HookContent::Moved { .. }) => {
+            word.push('m');
+            Vec::new()
+        }
+        Ok(HookContent::Deleted { git_ref }) => {
+            word.push('d');
+            vec![git_ref]
+        }
+        Ok(HookContent::Nothing { reason }) => {
+            word.push('n');
+            vec![reason]
+        }
+        Err(why) => {
+            word.extend(why.chars().take(8));
+            vec![why]
+        }
+    })
 }

@@ -300,7 +300,9 @@ fn no_record_changes_its_shape_without_a_version() {
         return;
     }
     if STORE_VERSION <= RELEASED_VERSION {
-        panic!("a record has another shape than version {STORE_VERSION}, which people have: add a version (docs/store.md)");
+        panic!(
+            "a record has another shape than version {STORE_VERSION}, which people have: add a version (docs/store.md)"
+        );
     }
     if std::env::var("WINDLASS_BLESS").is_ok_and(|value| value == "1") {
         std::fs::write(&path, now).unwrap();

@@ -180,4 +180,16 @@ mod tests {
         assert_eq!(read_positions("3,x,4"), [3]);
         assert_eq!(read_positions(""), Vec::<u64>::new());
     }
+
+    #[test]
+    fn fuzz_last_event_id() {
+        let words = ["18446744073709551616", ",", "-1", "+1", " 1"];
+        fuzz::feed("last-event-id", &[b"3,29,8,120", b"0"], &words, |bytes| {
+            let read = read_positions(&String::from_utf8_lossy(bytes));
+            if read.len() > STEPS_MAX || read_positions(&positions(read.iter().copied())) != read {
+                return Err("it reads back as something else".into());
+            }
+            Ok(format!("{}", read.len().min(9)))
+        });
+    }
 }

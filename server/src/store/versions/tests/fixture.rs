@@ -18,8 +18,8 @@ use pipelines::{
 
 use crate::{
     app::{HookContent, NewDelivery, Role, secrets::SecretInput, services::ServiceInput, sessions::SeenFrom},
-    store::{SecretScope, SecretUse},
     store::engine::{self, Batch, Direction, Engine, EngineConfig, KeyRange, Table},
+    store::{SecretScope, SecretUse},
     testing::{Stage, commit, test_app},
 };
 
