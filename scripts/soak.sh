@@ -16,7 +16,7 @@ mkdir -p "$WINDLASS_SOAK_DIR"
 
 # Notes for itself how far it came with which sources.
 simulation() {
-    $cargo run --quiet --locked --profile soak -p simulation --bin lives -- "${WINDLASS_SOAK_SEEDS:-1000000}" "$WINDLASS_SOAK_DIR"
+    $cargo run --quiet --locked --profile lives -p simulation --bin lives -- "${WINDLASS_SOAK_SEEDS:-1000000}" "$WINDLASS_SOAK_DIR"
 }
 store() {
     WINDLASS_STORE_KILLS=${WINDLASS_STORE_KILLS:-200} WINDLASS_STORE_ENGINES=redb \

@@ -41,6 +41,8 @@ use super::{
 /// The last version that people have: its records no longer change. A newer one may change until it is released, as long
 /// as what was written by it meanwhile still reads.
 const RELEASED_VERSION: u32 = 1;
+/// Tables that the first version did not have.
+const SINCE_VERSION_2: [Table; 3] = [tables::NAMED_SECRETS, tables::SECRET_USES, tables::SERVER];
 
 fn fixture_store(version: u32, folder: &Path) -> Arc<dyn Engine> {
     let path = fixture::folder().join(format!("v{version}.redb.gz"));
@@ -67,7 +69,8 @@ fn a_store_of_every_earlier_version_opens_whole_and_loses_nothing() {
         assert_eq!(version_of(&*engine).unwrap(), Some(STORE_VERSION));
         let checked = store.check().unwrap();
         assert_eq!(checked.problems, Vec::<String>::new(), "version {version}");
-        for table in tables::RECORDS {
+        let came_later = |table: &Table| version == 1 && SINCE_VERSION_2.contains(table);
+        for table in tables::RECORDS.iter().filter(|table| !came_later(table)) {
             assert!(checked.records.contains_key(table.name()), "version {version}: {} is empty", table.name());
         }
         assert!(checked.total() >= before.iter().filter(|(number, ..)| *number > 1).count() as u64);

@@ -303,6 +303,7 @@ impl Pen {
             cache_from: None,
             mirrors: Vec::new(),
             masks: Vec::new(),
+            outgoing: pipelines::protocol::OutgoingRules::default(),
             page_url: "http://windlass.test/hostile".to_owned(),
             bounds: JobBounds {
                 step_memory_bytes: 128 << 20,
