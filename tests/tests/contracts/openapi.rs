@@ -8,7 +8,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Value, json};
+use sha2::Sha256;
 use tests::{Part, Tier, evidence::record, parts::checkout, require};
 
 use crate::{schema::Schemas, server::Server};
@@ -49,7 +51,7 @@ fn operations(document: &Value) -> Vec<(String, String, Value)> {
 /// A path with its parameters filled in.
 fn fill(template: &str, service: &str, number: &str) -> String {
     let path = template.replace("{service}", service).replace("{number}", number);
-    path.replace("{step}", "build").replace("{account}", "dev").replace("{id}", "nothing")
+    path.replace("{step}", "build").replace("{account}", "dev").replace("{id}", "nothing").replace("{secret}", "TOKEN")
 }
 
 #[test]
@@ -176,6 +178,8 @@ async fn walk(server: &mut Server) -> Result<()> {
     let id = ci.and_then(|token| token["id"].as_str()).context("the token is not listed")?.to_owned();
     let (status, _) = server.call("DELETE", "/api/v1/tokens/{id}", &format!("/api/v1/tokens/{id}"), None).await?;
     ensure!(status == 200, "the token could not be deleted: {status}");
+    secrets(server).await?;
+    held_runs(server).await?;
     let form = [("name", "admin"), ("password", server.lone.password.as_str())];
     let signed_in = server.lone.http.post(format!("{}/sign-in", server.lone.url)).form(&form).send().await?;
     ensure!(signed_in.status().is_redirection(), "a browser could not sign in: {}", signed_in.status());
@@ -184,6 +188,54 @@ async fn walk(server: &mut Server) -> Result<()> {
     let (status, _) = server.call("DELETE", "/api/v1/sessions/{id}", &format!("/api/v1/sessions/{id}"), None).await?;
     ensure!(status == 200, "the session could not be ended: {status}");
     Ok(())
+}
+
+/// A secret of the service and a shared one: set, and taken away.
+async fn secrets(server: &mut Server) -> Result<()> {
+    for template in ["/api/v1/services/{service}/secrets/{secret}", "/api/v1/secrets/{secret}"] {
+        let value = json!({"value": "a value of a secret"});
+        want(server, 200, "PUT", template, Some(value)).await?;
+        want(server, 200, "DELETE", template, None).await?;
+    }
+    Ok(())
+}
+
+/// Two pull requests of a fork: one is allowed to run, one declined.
+async fn held_runs(server: &mut Server) -> Result<()> {
+    for (pull_request, verb, body) in [(7, "allow", None), (8, "decline", Some(json!({"reason": "a stranger's"})))] {
+        let side = |owner: &str| json!({"ref": "main", "sha": server.lone.head, "repo": {"full_name": format!("{owner}/shop")}});
+        let hook = json!({"action": "opened", "number": pull_request, "pull_request": {
+            "number": pull_request, "title": "a basket", "user": {"login": "eve"}, "head": side("eve"), "base": side("dev")}});
+        let hook = hook.to_string();
+        let mut mac = Hmac::<Sha256>::new_from_slice(b"a secret of hooks")?;
+        mac.update(hook.as_bytes());
+        let request = server.lone.http.post(format!("{}/hooks/shop", server.lone.url));
+        let request = request.header("x-gitea-event", "pull_request").header("content-type", "application/json");
+        let request = request.header("x-gitea-delivery", format!("fork-{pull_request}"));
+        let request = request.header("x-gitea-signature", hex::encode(mac.finalize().into_bytes()));
+        request.body(hook).send().await?.error_for_status()?;
+        let number = held_run(server).await?;
+        let template = format!("/api/v1/services/{{service}}/runs/{{number}}/{verb}");
+        let path = fill(&template, "shop", &number);
+        let (status, value) = server.call("POST", &template, &path, body.as_ref()).await?;
+        ensure!(status == 200, "{path} answered {status}: {value}");
+    }
+    Ok(())
+}
+
+/// The number of the run that waits for a person's word, as soon as there is one.
+async fn held_run(server: &mut Server) -> Result<String> {
+    let runs = "/api/v1/services/{service}/runs";
+    let given_up = Instant::now() + SEEN_WITHIN;
+    loop {
+        let (_, page) = server.call("GET", runs, &fill(runs, "shop", "1"), None).await?;
+        let held = page["items"].as_array().into_iter().flatten().find(|run| run["state"] == "held");
+        if let Some(number) = held.and_then(|run| run["number"].as_u64()) {
+            return Ok(number.to_string());
+        }
+        ensure!(Instant::now() < given_up, "no run is held: {page}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Asks for a run until the server has seen the repository's branch.

@@ -18,8 +18,11 @@ use pipelines::{
 
 use crate::{
     app::{HookContent, NewDelivery, Role, secrets::SecretInput, services::ServiceInput, sessions::SeenFrom},
-    store::engine::{self, Batch, Direction, Engine, EngineConfig, KeyRange, Table},
-    store::{SecretScope, SecretUse},
+    store::{
+        SecretScope, SecretUse,
+        engine::{self, Batch, Direction, Engine, EngineConfig, KeyRange, Table},
+        versions::STORE_VERSION,
+    },
     testing::{Stage, commit, test_app},
 };
 
@@ -136,12 +139,16 @@ pub(super) async fn full_stage() -> Stage {
     stage
 }
 
-/// Writes the store of [`full_stage`] as the fixture of a version. For a new version, in the commit before it:
-/// `WINDLASS_STORE_FIXTURE=N cargo test -p server --lib make_a_fixture -- --ignored`.
+/// Writes the store of [`full_stage`] as the fixture of a version, where that is asked for. For a new version, in the commit
+/// before it: `WINDLASS_STORE_FIXTURE=N cargo test -p server --lib the_present_version_has_a_fixture`.
 #[tokio::test]
-#[ignore = "writes a file of the repository"]
-async fn make_a_fixture() {
-    let version: u32 = std::env::var("WINDLASS_STORE_FIXTURE").unwrap().parse().unwrap();
+async fn the_present_version_has_a_fixture() {
+    let Ok(version) = std::env::var("WINDLASS_STORE_FIXTURE") else {
+        let present = folder().join(format!("v{STORE_VERSION}.redb.gz"));
+        assert!(present.is_file(), "{} is not there", present.display());
+        return;
+    };
+    let version: u32 = version.parse().unwrap();
     let stage = full_stage().await;
     let scratch = tempfile::tempdir().unwrap();
     let engine: Arc<dyn Engine> = engine::open(&scratch.path().join("store"), &EngineConfig::default()).unwrap();
