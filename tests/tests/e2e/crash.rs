@@ -14,8 +14,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use reqwest::Method;
 use serde_json::{Value, json};
-use tests::{Tier, Windlass, docker::BASE_IMAGE, evidence::record, process::output, require};
+use sha2::Sha256;
+use tests::{Repo, Tier, Windlass, docker::BASE_IMAGE, evidence::record, http_client, process::output, require};
 
 use crate::{
     api::{WITHIN, text, wait_for},
@@ -26,6 +29,8 @@ use crate::{
 };
 
 const SERVICE: &str = "anvil";
+/// The service to which somebody opens a pull request from a fork; nobody says a word to it in time.
+const STRANGER: &str = "tongs";
 const TESTER: &str = "qa@example.com";
 /// Before the effect acts, after the outside party answered, before the outcome is stored.
 const PLACES: [&str; 3] = ["before", "answered", "storing"];
@@ -38,7 +43,9 @@ async fn the_server_is_killed_at_every_place_and_the_train_goes_on() -> Result<(
     if !require(&PARTS) {
         return Ok(());
     }
-    let world = World::start(&[("WINDLASS_CRASH", "each"), ("WINDLASS_CRASH_MARK", MARKS)]).await?;
+    let environment = [("WINDLASS_CRASH", "each"), ("WINDLASS_CRASH_MARK", MARKS)];
+    let hold = |settings: &mut Value| settings["hold"] = json!({ "expires_ms": 20_000 });
+    let world = World::start_with(&environment, hold).await?;
     let keeper = Keeper::start(Arc::clone(&world.windlass));
     let service = world.service(SERVICE).await?;
     // The hook of the push is to find a server.
@@ -65,6 +72,7 @@ async fn the_server_is_killed_at_every_place_and_the_train_goes_on() -> Result<(
     // Long enough that the reminder at half of it is over, with its three deaths, before the end comes with its own.
     third.pipeline["test"]["expires"] = json!("24s");
     service.push(&third)?;
+    stranger(&world).await?;
     let path = format!("services/{SERVICE}/releases/3");
     let expired = |release: &Value| (release["state"] == "expired").then_some(());
     world.api.until(&path, "the end of the approval's time", expired).await?;
@@ -74,6 +82,8 @@ async fn the_server_is_killed_at_every_place_and_the_train_goes_on() -> Result<(
     let lives = keeper.stop()?;
     let lost = failed(&visits);
     ensure!(lost.is_empty(), "{} of {} requests were lost; the first: {:?}", lost.len(), visits.len(), lost[0]);
+    let declined = world.ended_run(STRANGER, 1).await?;
+    ensure!(declined["state"] == "declined", "nobody allowed the stranger's run, and it is {}", declined["state"]);
     nothing_twice(&world).await?;
     adopted(&world, &seen).await?;
     let deaths = deaths(&world).len();
@@ -91,6 +101,54 @@ async fn the_server_is_killed_at_every_place_and_the_train_goes_on() -> Result<(
     );
     world.all_held();
     Ok(())
+}
+
+/// A pull request of a fork waits for a person's word. The pull request is real; that its source is a fork is what the
+/// hook says, signed as the forge signs.
+async fn stranger(world: &World) -> Result<()> {
+    let remote = world.gitea.create_repo(STRANGER, true).await?;
+    let repo = Repo::init()?;
+    let of_fork = Version::new(STRANGER, "1", json!({ "strategy": "rolling" }));
+    of_fork.commit(&repo)?;
+    repo.push(&remote.url_with_credentials, "HEAD:refs/heads/main")?;
+    let commit = Version { name: "2".to_owned(), ..of_fork }.commit(&repo)?;
+    repo.push(&remote.url_with_credentials, "HEAD:refs/heads/basket")?;
+    let pull = json!({ "head": "basket", "base": "main", "title": "a basket" });
+    let made = world.gitea.api(Method::POST, &format!("repos/{}/pulls", remote.full_name), Some(pull)).await?;
+    let number = made["number"].as_u64().context("the pull request has no number")?;
+
+    let (user, _) = world.gitea.admin();
+    let secret = "secret-of-the-stranger";
+    let service = json!({
+        "name": STRANGER,
+        "repository_url": remote.url,
+        "credential": { "kind": "token", "user": user, "token": world.gitea.token() },
+        "hook_secret": secret,
+        // Its branches make no run.
+        "release_branch": "none",
+        "poll_interval_ms": 0,
+    });
+    world.api.post("services", service).await?;
+    let side = |owner: &str, branch: &str| json!({ "ref": branch, "sha": commit, "repo": { "full_name": format!("{owner}/{STRANGER}") } });
+    let body = json!({ "action": "opened", "number": number, "pull_request": {
+        "number": number, "title": "a basket", "user": { "login": "eve" },
+        "head": side("eve", "basket"), "base": side("dev", "main"),
+    }})
+    .to_string();
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes())?;
+    mac.update(body.as_bytes());
+    let signature = hex::encode(mac.finalize().into_bytes());
+    // A forge sends again what was not taken.
+    let send = || async {
+        let request = http_client().post(format!("{}/hooks/{STRANGER}", world.base));
+        let request = request.header("x-gitea-event", "pull_request").header("x-gitea-delivery", "from-a-fork");
+        let request = request.header("x-gitea-signature", &signature).header("content-type", "application/json");
+        let answer = request.body(body.clone()).send().await;
+        let taken = answer.as_ref().is_ok_and(|answer| answer.status().is_success());
+        (taken.then_some(()), format!("{answer:?}"))
+    };
+    let (taken, answer) = wait_for(WITHIN, send).await;
+    taken.with_context(|| format!("the hook is not taken: {answer}"))
 }
 
 fn version(name: &str, production: Value) -> Version {
