@@ -72,6 +72,8 @@ async fn the_server_is_killed_at_every_place_and_the_train_goes_on() -> Result<(
     // Long enough that the reminder at half of it is over, with its three deaths, before the end comes with its own.
     third.pipeline["test"]["expires"] = json!("24s");
     service.push(&third)?;
+    // The hook of the push was taken: the forge sends it once, and the deaths that now come would lose it.
+    world.asked(SERVICE, 3).await?;
     stranger(&world).await?;
     let path = format!("services/{SERVICE}/releases/3");
     let expired = |release: &Value| (release["state"] == "expired").then_some(());
@@ -114,7 +116,15 @@ async fn stranger(world: &World) -> Result<()> {
     let commit = Version { name: "2".to_owned(), ..of_fork }.commit(&repo)?;
     repo.push(&remote.url_with_credentials, "HEAD:refs/heads/basket")?;
     let pull = json!({ "head": "basket", "base": "main", "title": "a basket" });
-    let made = world.gitea.api(Method::POST, &format!("repos/{}/pulls", remote.full_name), Some(pull)).await?;
+    let pulls = format!("repos/{}/pulls", remote.full_name);
+    // The forge takes note of pushed branches a moment after the push.
+    let open = || async {
+        let made = world.gitea.api(Method::POST, &pulls, Some(pull.clone())).await;
+        let why = made.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        (made.ok(), why)
+    };
+    let (made, why) = wait_for(WITHIN, open).await;
+    let made = made.with_context(|| format!("the pull request is not opened: {why}"))?;
     let number = made["number"].as_u64().context("the pull request has no number")?;
 
     let (user, _) = world.gitea.admin();
