@@ -149,17 +149,7 @@ pub struct Forgettable {
 pub fn held(remembered: &Remembered<'_>, policy: &Policy) -> BTreeSet<u32> {
     let Remembered { train, releases, rollouts, pending, .. } = remembered;
     let mut held: BTreeSet<u32> = pending.iter().copied().collect();
-    let of_train = [
-        train.newest_release,
-        train.newest_rolled_out,
-        train.testing,
-        train.in_test,
-        train.test_next,
-        train.live,
-        train.rollout_next,
-        train.rollback_next.as_ref().map(|back| back.to),
-    ];
-    held.extend(of_train.into_iter().flatten());
+    held.extend(train.releases());
     held.extend(releases.iter().filter(|release| release.is_under_way).map(|release| release.number));
     for rollout in rollouts.iter().filter(|rollout| !rollout.is_final || train.rollout == Some(rollout.number)) {
         held.insert(rollout.release);

@@ -130,6 +130,30 @@ impl Train {
             rollback_next: None,
         }
     }
+
+    /// Every release that it names.
+    pub fn releases(&self) -> impl Iterator<Item = u32> {
+        // Taken apart, so that a field that is new is asked about here.
+        let Self {
+            service: _,
+            last_run: _,
+            last_rollout: _,
+            held: _,
+            newest_release,
+            newest_rolled_out,
+            testing,
+            in_test,
+            test_next,
+            live,
+            rollout: _,
+            rollout_next,
+            rollback_next,
+        } = self;
+        let back = rollback_next.as_ref().map(|back| back.to);
+        [*newest_release, *newest_rolled_out, *testing, *in_test, *test_next, *live, *rollout_next, back]
+            .into_iter()
+            .flatten()
+    }
 }
 
 /// Reads records while an event is decided.

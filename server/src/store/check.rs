@@ -147,18 +147,7 @@ impl Look<'_> {
             let of = format!("the train of {}", train.service);
             this.key_is(TRAINS, key, train.service.as_str().as_bytes());
             this.refers(&of, SERVICES, key)?;
-            let back = train.rollback_next.as_ref().map(|back| back.to);
-            let releases = [
-                train.newest_release,
-                train.newest_rolled_out,
-                train.testing,
-                train.in_test,
-                train.test_next,
-                train.live,
-                train.rollout_next,
-                back,
-            ];
-            for number in releases.into_iter().flatten() {
+            for number in train.releases() {
                 this.refers(&of, RELEASES, &numbered(&train.service, number))?;
             }
             train.rollout.map_or(Ok(()), |number| this.refers(&of, ROLLOUTS, &numbered(&train.service, number)))
