@@ -1,7 +1,7 @@
 //! A real `windlass serve` with nothing around it: no engine, no runner, no registries, no gateway. What it is asked for
 //! stays in its queue, where it can be looked at. With it, the repository of a service that is not registered yet.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -10,6 +10,20 @@ use tempfile::TempDir;
 use crate::{GitHttp, GitHttpOptions, Repo, Windlass, free_port, git_http, http_client};
 
 const READY_WITHIN: Duration = Duration::from_secs(120);
+
+/// The configuration of a server below `dir` that listens on `address` and has nothing around it.
+#[must_use]
+pub fn lone_settings(dir: &Path, address: &str) -> Value {
+    json!({
+        "state_dir": dir.join("state"), "listen": address, "public_url": format!("http://{address}"),
+        "gateway": {"listen": format!("127.0.0.1:{}", free_port()), "supervise": false},
+        "registries": {
+            "test": {"host": "registry-test.example.com"}, "production": {"host": "registry.example.com"},
+        },
+        "mail": {"from": "Windlass <windlass@example.com>", "folder": dir.join("mails")},
+        "runner": {"parallel_runs": 0},
+    })
+}
 
 /// The server, and a repository with one commit.
 pub struct LoneServer {
@@ -43,15 +57,7 @@ impl LoneServer {
         git_http::publish(&repo, &git, "shop.git")?;
         let port = free_port();
         let url = format!("http://127.0.0.1:{port}");
-        let config = json!({
-            "state_dir": dir.path().join("state"), "listen": format!("127.0.0.1:{port}"), "public_url": url,
-            "gateway": {"listen": format!("127.0.0.1:{}", free_port()), "supervise": false},
-            "registries": {
-                "test": {"host": "registry-test.example.com"}, "production": {"host": "registry.example.com"},
-            },
-            "mail": {"from": "Windlass <windlass@example.com>", "folder": dir.path().join("mails")},
-            "runner": {"parallel_runs": 0},
-        });
+        let config = lone_settings(dir.path(), &format!("127.0.0.1:{port}"));
         let file = dir.path().join("windlass.yaml");
         std::fs::write(&file, config.to_string())?;
         let file = file.to_str().context("the folder is no text")?;

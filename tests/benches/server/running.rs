@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use tests::{Windlass, free_port, http_client};
+use tests::{Windlass, free_port, http_client, lone::lone_settings};
 
 use crate::seed::ADMIN;
 
@@ -33,15 +33,7 @@ impl Place {
         let address = format!("127.0.0.1:{}", free_port());
         let url = format!("http://{address}");
         let config = dir.path().join("windlass.yaml");
-        let mut settings = json!({
-            "state_dir": dir.path().join("state"), "listen": address, "public_url": url,
-            "gateway": {"listen": format!("127.0.0.1:{}", free_port()), "supervise": false},
-            "registries": {
-                "test": {"host": "registry-test.example.com"}, "production": {"host": "registry.example.com"},
-            },
-            "mail": {"from": "Windlass <windlass@example.com>", "folder": dir.path().join("mails")},
-            "runner": {"parallel_runs": 0},
-        });
+        let mut settings = lone_settings(dir.path(), &address);
         change(&mut settings);
         std::fs::write(&config, settings.to_string())?;
         Ok(Self { dir, config, url, address })
