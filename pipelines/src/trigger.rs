@@ -70,6 +70,23 @@ pub struct Trigger {
 }
 
 impl Trigger {
+    /// That `git_ref` of the registered repository is at `commit`, with nothing more known of it yet.
+    #[must_use]
+    pub fn of_ref(git_ref: &str, commit: CommitSha, source: TriggerSource) -> Self {
+        Self {
+            kind: if git_ref.starts_with("refs/tags/") { TriggerKind::Tag } else { TriggerKind::Push },
+            source,
+            git_ref: git_ref.to_owned(),
+            commit,
+            pull_request: None,
+            from_fork: false,
+            subject: String::new(),
+            author: String::new(),
+            author_email: String::new(),
+            requested_by: None,
+        }
+    }
+
     /// `main` of `refs/heads/main`.
     #[must_use]
     pub fn branch(&self) -> Option<&str> {
@@ -107,7 +124,8 @@ impl Trigger {
         is_ours && !self.from_fork
     }
 
-    /// Whether its run may push an image and be given secrets: nothing that a stranger wrote may.
+    /// Whether its run may push an image: nothing that a stranger wrote may. Secrets ask for more, see
+    /// [`Self::is_trusted`].
     #[must_use]
     pub fn may_push(&self) -> bool {
         !self.from_fork

@@ -162,7 +162,7 @@ impl App {
             refs.push(moved(git_ref, commit, seen));
             if !is_first || *git_ref == release_ref {
                 events.push(Event::Triggered {
-                    trigger: polled(git_ref, commit),
+                    trigger: Trigger::of_ref(git_ref, commit.clone(), TriggerSource::Poll),
                     rerun_of: None,
                     hold: self.config.hold,
                 });
@@ -206,9 +206,8 @@ impl App {
         };
         let trigger = Trigger {
             kind: TriggerKind::Manual,
-            source: TriggerSource::Person,
             requested_by: Some(origin.actor.clone()),
-            ..polled(git_ref, &seen.commit)
+            ..Trigger::of_ref(git_ref, seen.commit.clone(), TriggerSource::Person)
         };
         let applied = self
             .train_event(name, origin, Event::Triggered { trigger, rerun_of: None, hold: self.config.hold })
@@ -235,19 +234,4 @@ pub fn hook_origin(forge: &str) -> Origin {
 fn moved(git_ref: &str, commit: &CommitSha, seen: Option<&SeenRef>) -> (String, Option<SeenRef>) {
     let next = seen.map_or_else(|| SeenRef::first(commit.clone()), |seen| seen.moved(commit.clone()));
     (git_ref.to_owned(), Some(next))
-}
-
-fn polled(git_ref: &str, commit: &CommitSha) -> Trigger {
-    Trigger {
-        kind: if git_ref.starts_with("refs/tags/") { TriggerKind::Tag } else { TriggerKind::Push },
-        source: TriggerSource::Poll,
-        git_ref: git_ref.to_owned(),
-        commit: commit.clone(),
-        pull_request: None,
-        from_fork: false,
-        subject: String::new(),
-        author: String::new(),
-        author_email: String::new(),
-        requested_by: None,
-    }
 }

@@ -186,19 +186,7 @@ fn commit_of(value: &Value, pointer: &str) -> Result<CommitSha, String> {
 /// A ref that is now at `commit`, and was at `from`; `tell` adds what else the forge says. As a push or a tag, unless
 /// that makes it something else.
 fn change(git_ref: &str, commit: CommitSha, from: Option<CommitSha>, tell: impl FnOnce(&mut Trigger)) -> HookContent {
-    let is_tag = git_ref.starts_with("refs/tags/");
-    let mut trigger = Trigger {
-        kind: if is_tag { TriggerKind::Tag } else { TriggerKind::Push },
-        source: TriggerSource::Hook,
-        git_ref: git_ref.to_owned(),
-        commit,
-        pull_request: None,
-        from_fork: false,
-        subject: String::new(),
-        author: String::new(),
-        author_email: String::new(),
-        requested_by: None,
-    };
+    let mut trigger = Trigger::of_ref(git_ref, commit, TriggerSource::Hook);
     tell(&mut trigger);
     if trigger.kind == TriggerKind::Push && !git_ref.starts_with("refs/heads/") {
         return HookContent::Nothing { reason: format!("{git_ref} is neither branch nor tag") };

@@ -10,7 +10,7 @@ use pipelines::{
     rollout::{Rollout, RolloutEvent, RolloutState},
     run::RunEvent,
     train::{Event, production_traffic},
-    trigger::{HookNews, SeenRef, Trigger, TriggerKind, TriggerSource, hook_news},
+    trigger::{HookNews, SeenRef, Trigger, TriggerSource, hook_news},
 };
 
 use crate::{
@@ -52,18 +52,7 @@ fn rollout_event(id: &RolloutId, on: RolloutEvent) -> Acted {
 }
 
 pub(crate) fn trigger(git_ref: &str, commit: &CommitSha, source: TriggerSource) -> Trigger {
-    Trigger {
-        kind: TriggerKind::Push,
-        source,
-        git_ref: git_ref.to_owned(),
-        commit: commit.clone(),
-        pull_request: None,
-        from_fork: false,
-        subject: String::new(),
-        author: String::new(),
-        author_email: String::new(),
-        requested_by: None,
-    }
+    Trigger::of_ref(git_ref, commit.clone(), source)
 }
 
 fn gone(what: &str, id: &dyn std::fmt::Display) -> Violation {

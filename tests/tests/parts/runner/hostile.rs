@@ -13,7 +13,7 @@ use charts::catalog::Catalog;
 use integrations::docker::EngineConfig;
 use pipelines::protocol::{Blame, GitAccess, Job, JobBounds, RegistryAccess, Report, Repository};
 use pipelines::time::UnixMs;
-use pipelines::trigger::{Trigger, TriggerKind, TriggerSource};
+use pipelines::trigger::{Trigger, TriggerSource};
 use runner::{Agent, AgentConfig};
 use tests::evidence::{self, Tier};
 use tests::git_http::{GitHttp, GitHttpOptions};
@@ -278,18 +278,7 @@ impl Pen {
         Ok(Job {
             run: format!("shop/{number}").parse()?,
             created_at: UnixMs(1_800_000_000_000),
-            trigger: Trigger {
-                kind: TriggerKind::Push,
-                source: TriggerSource::Hook,
-                git_ref: "refs/heads/main".to_owned(),
-                commit: commit.parse()?,
-                pull_request: None,
-                from_fork: false,
-                subject: String::new(),
-                author: String::new(),
-                author_email: String::new(),
-                requested_by: None,
-            },
+            trigger: Trigger::of_ref("refs/heads/main", commit.parse()?, TriggerSource::Hook),
             release_branch: "main".to_owned(),
             repository: Repository {
                 url: self.git.url("shop.git"),
