@@ -121,7 +121,7 @@ impl Tester {
     }
 
     /// The codes that were mailed about this link, oldest first.
-    fn codes(&self, smtp: &Smtp, link: &str) -> Vec<String> {
+    pub(crate) fn codes(&self, smtp: &Smtp, link: &str) -> Vec<String> {
         let root = smtp.messages().iter().find(|mail| link_in(mail).as_deref() == Some(link)).cloned();
         // The first mail of all; when somebody asks again, the new mail stands in the same thread.
         let root = root.and_then(|mail| mail.header("in-reply-to").or(mail.header("message-id")).map(str::to_owned));

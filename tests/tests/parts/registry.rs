@@ -215,8 +215,15 @@ async fn a_source_that_cuts_a_blob_is_read_on_by_range() {
     two.assert_arrived(&image).await;
     let reads = two.source.seen().into_iter().filter(|seen| seen.path.contains(&large_layer(&image)));
     let ranges: Vec<_> = reads.map(|seen| seen.header("range").map(str::to_owned)).collect();
-    let wanted = [None, Some("bytes=700000-"), Some("bytes=1400000-")];
-    assert_eq!(ranges.iter().map(Option::as_deref).collect::<Vec<_>>(), wanted);
+    // What was under way when the connection was reset may be lost too: it goes on at the last byte that was read.
+    let begins = ranges.iter().map(|range| match range {
+        None => Some(0),
+        Some(range) => range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok(),
+    });
+    let begins: Option<Vec<u32>> = begins.collect();
+    let [0, second, third] = begins.unwrap_or_default()[..] else { panic!("not three reads: {ranges:?}") };
+    assert!(0 < second && second <= 700_000, "{ranges:?}");
+    assert!(second < third && third <= second + 700_000, "{ranges:?}");
     // The destination did not notice: one upload for each blob.
     let uploads = two.destination.seen().into_iter().filter(|seen| seen.method == Method::POST);
     assert_eq!(uploads.count(), 4);
