@@ -9,11 +9,9 @@ demo:
 test:
 	@scripts/test.sh $(STEPS)
 
-# Measures the release build beside nginx and skopeo; figures go into the evidence (about 10 minutes to build).
+# Measures the release build beside nginx and skopeo, and makes target/bench/summary.json (the build comes on top).
 bench:
-	@scripts/parts.sh debian bench
-	@. scripts/path.sh && cargo build --release --locked --workspace --bins --bench '*'
-	@. scripts/path.sh && cargo bench --locked --workspace --bench '*'
+	@scripts/bench.sh
 
 # Runs the long tests, or one part of them: make soak PART=fuzz. Can be stopped, and goes on where it was.
 soak:

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tests::{
     Part, Process, Tier, Windlass,
-    bench::{Load, conditions, load, median, nginx},
+    bench::{Goal, Load, Row, conditions, load, median, nginx},
     evidence::record_as,
     free_port, http_client, require,
 };
@@ -57,6 +57,9 @@ async fn main() -> Result<()> {
     let p99_ms = |loads| middle(loads, |load| load.p99_ms);
     let (our_rate, their_rate, our_p99, their_p99) = (rate(&ours), rate(&theirs), p99_ms(&ours), p99_ms(&theirs));
     println!("backend alone: {:.0} requests/s", rate(&direct));
+    Row::new("gateway, requests", our_rate, Some(their_rate), "/s", Goal::RatioAtLeast(0.7)).note();
+    // As much slower at most as the requests may be fewer.
+    Row::new("gateway, p99", our_p99, Some(their_p99), "ms", Goal::RatioAtMost(1.43)).note();
     let figure = format!(
         "{:.2}× its requests/s ({our_rate:.0} to {their_rate:.0}), {:.2}× its p99 ({our_p99:.2} ms to {their_p99:.2} ms); \
          {CONNECTIONS} connections, {ROUNDS} rounds, {conditions}",

@@ -10,7 +10,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use crate::process::{Process, Stop, free_port, http_client, output};
+use crate::{
+    process::{Process, Stop, free_port, http_client, output},
+    smtp::make_certificate,
+};
 
 const READY_WITHIN: Duration = Duration::from_secs(20);
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
@@ -23,6 +26,8 @@ pub struct Registry {
     dir: TempDir,
     port: u16,
     auth: Option<(String, String)>,
+    /// With TLS: the authority of its certificate.
+    authority: Option<PathBuf>,
     http: reqwest::Client,
 }
 
@@ -32,13 +37,38 @@ impl Registry {
     /// # Errors
     /// When the program is missing or does not become ready.
     pub async fn start(auth: Option<(&str, &str)>) -> Result<Self> {
+        Self::start_with(auth, false).await
+    }
+
+    /// Starts a registry that speaks TLS, with a certificate of an authority of its own ([`Self::ca_file`]).
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_tls() -> Result<Self> {
+        Self::start_with(None, true).await
+    }
+
+    async fn start_with(auth: Option<(&str, &str)>, tls: bool) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let port = free_port();
         let mut config = format!(
             "version: 0.1\nlog: {{level: info}}\nstorage:\n  filesystem: {{rootdirectory: {data}}}\n  delete: {{enabled: true}}\n\
-             http: {{addr: '127.0.0.1:{port}', secret: of-the-test}}\n",
+             http:\n  addr: '127.0.0.1:{port}'\n  secret: of-the-test\n",
             data = dir.path().join("data").display(),
         );
+        let (mut authority, mut http) = (None, http_client());
+        if tls {
+            make_certificate(dir.path())?;
+            let file = |name| dir.path().join(name);
+            config += &format!(
+                "  tls: {{certificate: {}, key: {}}}\n",
+                file("cert.pem").display(),
+                file("key.pem").display()
+            );
+            let pem = reqwest::Certificate::from_pem(&fs::read(file("ca.pem"))?)?;
+            http = reqwest::Client::builder().no_proxy().tls_certs_only([pem]).build()?;
+            authority = Some(file("ca.pem"));
+        }
         if let Some((user, password)) = auth {
             let line = output(Command::new("htpasswd").args(["-Bbn", user, password]))?;
             let file = dir.path().join("htpasswd");
@@ -48,15 +78,27 @@ impl Registry {
         fs::write(dir.path().join("config.yml"), config)?;
         let process = serve(dir.path())?;
         let auth = auth.map(|(user, password)| (user.to_owned(), password.to_owned()));
-        let mut registry = Self { process, dir, port, auth, http: http_client() };
+        let mut registry = Self { process, dir, port, auth, authority, http };
         registry.ready().await?;
         Ok(registry)
     }
 
-    /// `http://127.0.0.1:PORT`.
+    /// `http://127.0.0.1:PORT`, or `https://…`.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.host_port())
+        format!("{}://{}", if self.authority.is_some() { "https" } else { "http" }, self.host_port())
+    }
+
+    /// With TLS: the file of the authority that signed its certificate, PEM.
+    #[must_use]
+    pub fn ca_file(&self) -> Option<&Path> {
+        self.authority.as_deref()
+    }
+
+    /// A client that trusts it.
+    #[must_use]
+    pub fn http(&self) -> &reqwest::Client {
+        &self.http
     }
 
     /// `127.0.0.1:PORT`, the first part of an image reference.

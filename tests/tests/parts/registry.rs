@@ -307,7 +307,7 @@ async fn a_registry_that_fails_is_asked_again_but_not_for_ever() {
     two.source.fault(Method::GET, large_layer(&image), 1, fail(500));
     two.destination.fault(Method::HEAD, large_layer(&image), 1, fail(503));
     two.destination.fault(Method::PUT, "/blobs/uploads/", 2, fail(500));
-    two.destination.fault(Method::PUT, "/manifests/sha256:", 1, fail(502));
+    two.destination.fault(Method::PUT, "/manifests/v1", 1, fail(502));
     two.promote(&image.digest).await.unwrap();
     assert_eq!(two.source.faults_left() + two.destination.faults_left(), 0);
     two.assert_arrived(&image).await;
@@ -320,7 +320,8 @@ async fn a_registry_that_fails_is_asked_again_but_not_for_ever() {
     };
     assert_eq!(words, "storage is away");
     let tries = two.destination.seen();
-    let tries = tries.iter().filter(|seen| seen.method == Method::PUT && seen.path.contains(next.digest.as_str()));
+    // The first image took two.
+    let tries = tries.iter().filter(|seen| seen.method == Method::PUT && seen.path.contains("/manifests/v1")).skip(2);
     assert_eq!(tries.count(), 4, "not the number of attempts of the client");
     two.assert_arrived(&image).await;
 }

@@ -158,12 +158,18 @@ impl RegistryClient {
         let what = format!("referrers of {digest} in {repository} at {}", self.host());
         let url = self.url(&format!("{repository}/referrers/{digest}"));
         let join = |pages: Vec<Page>| pages.into_iter().filter_map(|page| page.manifests).flatten().collect();
-        match self.pages::<Page>(url, Access::Pull(repository.clone()), &what).await {
+        let fallback = Tag::attached(digest, "");
+        // Both at once: a registry that lacks the API would cost another round trip for the tag.
+        let (listed, tagged) = tokio::join!(
+            self.pages::<Page>(url, Access::Pull(repository.clone()), &what),
+            self.manifest_by_tag(repository, &fallback)
+        );
+        match listed {
             Ok(pages) => return Ok(Referrers { manifests: join(pages), by_api: true }),
             Err(RegistryError::NotFound { .. } | RegistryError::Rejected { .. }) => {}
             Err(error) => return Err(error),
         }
-        match self.manifest_by_tag(repository, &Tag::attached(digest, "")).await {
+        match tagged {
             Ok(index) => {
                 let page = serde_json::from_slice(&index.bytes)
                     .map_err(|_| RegistryError::protocol(what, "the fallback tag is not an index"))?;

@@ -139,8 +139,9 @@ pub(super) struct Origin {
     pub(super) repository: Repository,
 }
 
+/// What was read of a graph so far.
 #[derive(Default)]
-struct Walk {
+pub(super) struct Walk {
     nodes: HashMap<Digest, Node>,
     blobs: HashMap<Digest, Descriptor>,
     foreign: HashMap<Digest, Descriptor>,
@@ -148,40 +149,11 @@ struct Walk {
     blob_bytes: u64,
 }
 
-/// Reads the whole graph of `root`, breadth first and in parallel.
-pub(super) async fn read(origin: &Origin, root: &Digest, options: &PromoteOptions) -> Result<Graph, PromoteError> {
+/// Reads the image itself, breadth first and in parallel; what is attached to it is [`Walk::attach`]'s matter.
+pub(super) async fn read(origin: &Origin, root: &Digest, options: &PromoteOptions) -> Result<Walk, PromoteError> {
     let mut walk = Walk::default();
-    let (mut referrers, mut attached) = (Vec::new(), Vec::new());
     walk.add(origin, vec![(root.clone(), None)], 0, options).await?;
-    if options.attached {
-        let mut subjects = walk.stage(0);
-        for stage in 1.. {
-            let (mut tops, mut owners) = (Vec::new(), Vec::new());
-            let lookups = each(subjects, options.parallel, {
-                let origin = origin.clone();
-                move |subject| look_up_attached(origin.clone(), subject)
-            });
-            for (subject, found) in lookups.await? {
-                tops.extend(found.referrers.iter().map(|d| (d.digest.clone(), Some(d.size))));
-                tops.extend(found.tags.iter().map(|(_, digest)| (digest.clone(), None)));
-                attached.extend(found.tags);
-                if !found.referrers.is_empty() {
-                    owners.push((subject, found.referrers));
-                }
-            }
-            if tops.is_empty() {
-                break;
-            }
-            if stage > options.attached_depth_max {
-                let limit = options.attached_depth_max as u64;
-                return Err(PromoteError::TooLarge { of: "levels of signatures upon signatures", limit });
-            }
-            walk.add(origin, tops, stage, options).await?;
-            referrers.extend(owners);
-            subjects = walk.stage(stage);
-        }
-    }
-    walk.into_graph(root, referrers, attached)
+    Ok(walk)
 }
 
 struct Attached {
@@ -208,6 +180,53 @@ async fn look_up_attached(origin: Origin, subject: Digest) -> Result<(Digest, At
 }
 
 impl Walk {
+    /// The blobs that are known so far, each once.
+    pub(super) fn blobs(&self) -> Vec<Digest> {
+        self.blobs.keys().cloned().collect()
+    }
+
+    /// The manifests that are known so far.
+    pub(super) fn manifests(&self) -> Vec<Digest> {
+        self.nodes.keys().cloned().collect()
+    }
+
+    /// Reads what is attached to the image, and to that, and puts all into order.
+    pub(super) async fn attach(
+        mut self,
+        origin: &Origin,
+        root: &Digest,
+        options: &PromoteOptions,
+    ) -> Result<Graph, PromoteError> {
+        let (mut referrers, mut attached) = (Vec::new(), Vec::new());
+        let mut subjects = if options.attached { self.stage(0) } else { Vec::new() };
+        for stage in 1.. {
+            let (mut tops, mut owners) = (Vec::new(), Vec::new());
+            let lookups = each(subjects, options.parallel, {
+                let origin = origin.clone();
+                move |subject| look_up_attached(origin.clone(), subject)
+            });
+            for (subject, found) in lookups.await? {
+                tops.extend(found.referrers.iter().map(|d| (d.digest.clone(), Some(d.size))));
+                tops.extend(found.tags.iter().map(|(_, digest)| (digest.clone(), None)));
+                attached.extend(found.tags);
+                if !found.referrers.is_empty() {
+                    owners.push((subject, found.referrers));
+                }
+            }
+            if tops.is_empty() {
+                break;
+            }
+            if stage > options.attached_depth_max {
+                let limit = options.attached_depth_max as u64;
+                return Err(PromoteError::TooLarge { of: "levels of signatures upon signatures", limit });
+            }
+            self.add(origin, tops, stage, options).await?;
+            referrers.extend(owners);
+            subjects = self.stage(stage);
+        }
+        self.into_graph(root, referrers, attached)
+    }
+
     /// Reads the manifests of `frontier` and all beneath them.
     async fn add(
         &mut self,

@@ -1,7 +1,10 @@
 //! The promoter: copies an image by digest from one registry to another, so that the tag at the destination never shows
 //! anything but the whole image. How one blob moves is in `transfer`, what belongs to an image in `graph`.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use pipelines::ids::Digest;
 use tokio::{
@@ -12,7 +15,7 @@ use tokio::{
 use super::{
     calls::Manifest,
     client::RegistryClient,
-    error::PromoteError,
+    error::{PromoteError, RegistryError},
     graph::{self, Descriptor, Graph, Origin, media_type},
     reference::{Reference, Repository, Tag},
     transfer::{Route, carry},
@@ -149,7 +152,16 @@ pub async fn promote(
     let source = Origin { client: promotion.source.clone(), repository: promotion.source_repository.clone() };
     let destination =
         Origin { client: promotion.destination.clone(), repository: promotion.destination_repository.clone() };
-    let graph = graph::read(&source, &promotion.digest, options).await?;
+    // What the destination has is looked up while the source is still being read: between two houses each question costs
+    // a round trip, and none of these waits for another's answer.
+    let (walk, begun) =
+        tokio::try_join!(graph::read(&source, &promotion.digest, options), look(&destination, promotion))?;
+    let (blobs, mut manifests) = (walk.blobs(), walk.manifests());
+    manifests.retain(|manifest| *manifest != promotion.digest);
+    let (graph, mut known) = tokio::try_join!(
+        walk.attach(&source, &promotion.digest, options),
+        look_for_parts(&destination, blobs, manifests, options),
+    )?;
     progress.send_modify(|progress| {
         progress.phase = PromotePhase::Blobs;
         progress.blobs_total = graph.blobs.len() as u64;
@@ -159,23 +171,89 @@ pub async fn promote(
     let Graph { groups, blobs, foreign, referrers, attached, root } = graph;
     let all: Vec<Manifest> = groups.iter().flatten().cloned().collect();
     let route = Arc::new(Route { source, destination: destination.clone(), progress: progress.clone() });
-    each(blobs, options.parallel, move |blob| carry(Arc::clone(&route), blob)).await?;
+    known.insert(root.digest.clone(), begun.has_root);
+    let known = Arc::new(known);
+    let on_the_way = Arc::clone(&known);
+    each(blobs, options.parallel, move |blob| {
+        let is_there = on_the_way.get(&blob.digest).copied();
+        carry(Arc::clone(&route), blob, is_there)
+    })
+    .await?;
 
     progress.send_modify(|progress| progress.phase = PromotePhase::Manifests);
-    for group in groups {
-        let (destination, progress) = (destination.clone(), progress.clone());
-        each(group, options.parallel, move |manifest| write(destination.clone(), manifest, progress.clone())).await?;
+    // Where nothing is attached to it, the image is stored by its tag alone, which is last.
+    let is_last = referrers.is_empty() && attached.is_empty();
+    for mut group in groups {
+        group.retain(|manifest| !(is_last && manifest.digest == root.digest));
+        let (destination, progress, known) = (destination.clone(), progress.clone(), Arc::clone(&known));
+        let write_one = move |manifest: Manifest| {
+            let is_there = known.get(&manifest.digest).copied();
+            write(destination.clone(), manifest, is_there, progress.clone())
+        };
+        each(group, options.parallel, write_one).await?;
     }
     list_referrers(&destination, referrers).await?;
     let kept = write_attached_tags(&destination, &all, attached).await?;
 
     progress.send_modify(|progress| progress.phase = PromotePhase::Tagging);
-    let is_tag_new = write_tag(&destination, &root, &promotion.tag).await?;
-    progress.send_modify(|progress| progress.phase = PromotePhase::Verifying);
-    let digest = verify(&destination, &root.digest, &promotion.tag).await?;
-    progress.send_modify(|progress| progress.phase = PromotePhase::Done);
+    let (digest, is_tag_new) = write_tag(&destination, &root, &promotion.tag, begun.shown, progress).await?;
+    progress.send_modify(|progress| {
+        progress.phase = PromotePhase::Done;
+        match (is_last, is_tag_new && !begun.has_root) {
+            (true, true) => progress.manifests_copied += 1,
+            (true, false) => progress.manifests_skipped += 1,
+            (false, _) => {}
+        }
+    });
     let foreign = foreign.into_iter().map(|layer| layer.digest).collect();
     Ok(Promoted { digest, is_tag_new, counts: progress.borrow().clone(), foreign, kept })
+}
+
+/// What the destination had when a promotion began.
+struct Begun {
+    /// Whether it holds the image's manifest.
+    has_root: bool,
+    /// What the tag shows.
+    shown: Option<Digest>,
+}
+
+async fn look(destination: &Origin, promotion: &Promotion) -> Result<Begun, PromoteError> {
+    let Origin { client, repository } = destination;
+    let shown = async {
+        match client.resolve(repository, &promotion.tag).await {
+            Ok(digest) => Ok(Some(digest)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    };
+    let found = tokio::try_join!(client.manifest_exists(repository, &promotion.digest), shown);
+    let (has_root, shown) = found.map_err(PromoteError::Destination)?;
+    Ok(Begun { has_root, shown })
+}
+
+/// Which of the image's blobs and manifests the destination has.
+async fn look_for_parts(
+    destination: &Origin,
+    blobs: Vec<Digest>,
+    manifests: Vec<Digest>,
+    options: &PromoteOptions,
+) -> Result<HashMap<Digest, bool>, PromoteError> {
+    let questions = blobs.into_iter().map(|digest| (digest, true));
+    let manifests = manifests.into_iter().map(|digest| (digest, false));
+    let questions = questions.chain(manifests).collect();
+    let destination = destination.clone();
+    let found = each(questions, options.parallel.saturating_mul(2), move |(digest, is_blob)| {
+        let Origin { client, repository } = destination.clone();
+        async move {
+            let is_there = if is_blob {
+                client.blob_exists(&repository, &digest).await
+            } else {
+                client.manifest_exists(&repository, &digest).await
+            };
+            Ok((digest, is_there.map_err(PromoteError::Destination)?))
+        }
+    });
+    Ok(found.await?.into_iter().collect())
 }
 
 /// Copies the image that a reference names now to another reference, which must have a tag: `registry copy SRC DST`.
@@ -209,14 +287,19 @@ pub async fn copy(
     promote(&promotion, options, progress).await
 }
 
-/// Writes a manifest under its digest, unless it is there.
+/// Writes a manifest under its digest, unless it is there; `is_there` says so where it was looked up before.
 async fn write(
     destination: Origin,
     manifest: Manifest,
+    is_there: Option<bool>,
     progress: watch::Sender<PromoteProgress>,
 ) -> Result<(), PromoteError> {
     let Origin { client, repository } = &destination;
-    if client.manifest_exists(repository, &manifest.digest).await.map_err(PromoteError::Destination)? {
+    let is_there = match is_there {
+        Some(is_there) => is_there,
+        None => client.manifest_exists(repository, &manifest.digest).await.map_err(PromoteError::Destination)?,
+    };
+    if is_there {
         progress.send_modify(|progress| progress.manifests_skipped += 1);
         return Ok(());
     }
@@ -275,17 +358,33 @@ async fn write_attached_tags(
     Ok(kept)
 }
 
-/// Writes the tag, unless it shows the image already: a repeat must not fail at an immutable tag.
-async fn write_tag(destination: &Origin, root: &Manifest, tag: &Tag) -> Result<bool, PromoteError> {
+/// Writes the tag, unless it shows the image already: a repeat must not fail at an immutable tag. Gives what it shows
+/// afterwards, and whether it was written.
+async fn write_tag(
+    destination: &Origin,
+    root: &Manifest,
+    tag: &Tag,
+    shown: Option<Digest>,
+    progress: &watch::Sender<PromoteProgress>,
+) -> Result<(Digest, bool), PromoteError> {
     let Origin { client, repository } = destination;
-    match client.resolve(repository, tag).await {
-        Ok(digest) if digest == root.digest => return Ok(false),
-        Ok(_) => {}
-        Err(error) if error.is_not_found() => {}
-        Err(error) => return Err(PromoteError::Destination(error)),
+    if shown.as_ref() == Some(&root.digest) {
+        match verify(destination, &root.digest, tag).await {
+            // Somebody moved it meanwhile.
+            Err(PromoteError::TagDiffers { .. }) => {}
+            other => return other.map(|digest| (digest, false)),
+        }
     }
-    client.put_manifest(repository, root, Some(tag)).await.map_err(PromoteError::Destination)?;
-    Ok(true)
+    if let Err(error) = client.put_manifest(repository, root, Some(tag)).await {
+        // A tag that must not be written twice may have been written by somebody else since it was looked at.
+        let is_done = matches!(error, RegistryError::Blocked { .. })
+            && client.resolve(repository, tag).await.is_ok_and(|shown| shown == root.digest);
+        if !is_done {
+            return Err(PromoteError::Destination(error));
+        }
+    }
+    progress.send_modify(|progress| progress.phase = PromotePhase::Verifying);
+    verify(destination, &root.digest, tag).await.map(|digest| (digest, true))
 }
 
 /// Reads the tag back. The bytes are fetched and hashed, because a header is only what the registry says of itself.

@@ -55,10 +55,14 @@ impl Route {
     }
 }
 
-/// Brings one blob to the destination, unless it is there.
-pub(super) async fn carry(route: Arc<Route>, blob: Descriptor) -> Result<(), PromoteError> {
+/// Brings one blob to the destination, unless it is there; `is_there` says so where it was looked up before.
+pub(super) async fn carry(route: Arc<Route>, blob: Descriptor, is_there: Option<bool>) -> Result<(), PromoteError> {
     let Origin { client, repository } = &route.destination;
-    if client.blob_exists(repository, &blob.digest).await.map_err(PromoteError::Destination)? {
+    let is_there = match is_there {
+        Some(is_there) => is_there,
+        None => client.blob_exists(repository, &blob.digest).await.map_err(PromoteError::Destination)?,
+    };
+    if is_there {
         route.progress.send_modify(|progress| {
             progress.blobs_skipped += 1;
             progress.bytes_skipped += blob.size;
