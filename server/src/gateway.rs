@@ -22,6 +22,7 @@ mod stats;
 mod table;
 mod tunnel;
 mod upstream;
+mod workers;
 
 #[cfg(test)]
 mod tests;
@@ -54,6 +55,7 @@ use self::handover::Predecessor;
 use self::keep::Keep;
 use self::listen::Prepared;
 use self::table::Table;
+use self::workers::Workers;
 
 /// How often unused connections to backends are looked at.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -98,6 +100,9 @@ pub enum GatewayError {
     /// An address of the kept configuration is not to be had.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The threads that serve requests cannot be started.
+    #[error("start the threads that serve requests")]
+    Threads(#[source] io::Error),
     /// The operating system does not tell us of signals.
     #[error("listen for signals")]
     Signals(#[source] io::Error),
@@ -154,7 +159,10 @@ impl Gateway {
         .await?;
         let alone = CancellationToken::new();
         let control = Arc::new(Control {
-            gate: Arc::new(Gate::new(Table::new(Generation { generation: 0, config: GatewayConfig::default() }))),
+            gate: Arc::new(Gate::new(
+                Table::new(Generation { generation: 0, config: GatewayConfig::default() }),
+                Workers::start().map_err(GatewayError::Threads)?,
+            )),
             duty: tokio::sync::Mutex::default(),
             keep,
             instance: format!("{:016x}", rand::random::<u64>()),

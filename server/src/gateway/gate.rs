@@ -18,12 +18,14 @@ use tokio_util::task::TaskTracker;
 use super::proxy;
 use super::stall::WriteStall;
 use super::table::Table;
+use super::workers::Workers;
 
 /// What all connections share.
 #[derive(Debug)]
 pub(super) struct Gate {
     pub(super) table: Table,
     pub(super) slots: Arc<Slots>,
+    pub(super) workers: Workers,
     /// Client connections and tunnels.
     pub(super) tasks: TaskTracker,
     /// Stopping, first: answers tell their client to close.
@@ -35,9 +37,10 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    pub(super) fn new(table: Table) -> Self {
+    pub(super) fn new(table: Table, workers: Workers) -> Self {
         Self {
             table,
+            workers,
             slots: Arc::default(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
@@ -46,13 +49,19 @@ impl Gate {
         }
     }
 
-    /// Serves one client connection in a task of its own.
-    pub(super) fn welcome(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, slot: Slot) {
-        let gate = Arc::clone(self);
-        self.tasks.spawn(async move {
-            gate.converse(stream, peer).await;
-            drop(slot);
-        });
+    /// Serves one client connection, which must not block, in a task of its own on one of the workers.
+    pub(super) fn welcome(self: &Arc<Self>, stream: std::net::TcpStream, peer: SocketAddr, slot: Slot) {
+        let (gate, place) = (Arc::clone(self), self.workers.place());
+        let runtime = place.runtime.clone();
+        let task = async move {
+            // Here, so that the worker is told of what comes.
+            match TcpStream::from_std(stream) {
+                Ok(stream) => gate.converse(stream, peer).await,
+                Err(error) => tracing::warn!(%error, %peer, "a client connection could not be served"),
+            }
+            drop((slot, place));
+        };
+        self.tasks.spawn_on(task, &runtime);
     }
 
     async fn converse(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::net::{SocketFlags, accept_with};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -185,7 +185,7 @@ async fn accept(gate: Arc<Gate>, listener: Arc<TcpListener>, stop: CancellationT
         let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
+            accepted = listener.accept() => accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))),
         };
         match accepted {
             Ok((stream, peer)) => gate.welcome(stream, peer, slot),
@@ -208,10 +208,8 @@ fn serve_queue(gate: &Arc<Gate>, listener: &TcpListener) {
         let Ok(fd) = accept_with(listener, flags) else {
             return;
         };
-        let stream = TcpStream::from_std(std::net::TcpStream::from(fd));
-        if let Ok(stream) = stream
-            && let Ok(peer) = stream.peer_addr()
-        {
+        let stream = std::net::TcpStream::from(fd);
+        if let Ok(peer) = stream.peer_addr() {
             gate.welcome(stream, peer, gate.slots.take_anyway());
         }
     }

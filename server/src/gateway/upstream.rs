@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::body::Outgoing;
 use super::config::Limits;
+use super::workers;
 
 /// How long a connection whose answer has ended may take to become usable again.
 const READY_AGAIN: Duration = Duration::from_secs(1);
@@ -22,8 +23,8 @@ const READY_AGAIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Backend {
     pub(super) address: SocketAddr,
-    /// The longest unused first.
-    idle: Mutex<VecDeque<Idle>>,
+    /// For each worker, so that a connection stays where it was made; the longest unused first.
+    idle: Vec<Mutex<VecDeque<Idle>>>,
 }
 
 #[derive(Debug)]
@@ -66,11 +67,12 @@ pub(super) struct Lease {
 
 impl Backend {
     pub(super) fn new(address: SocketAddr) -> Self {
-        Self { address, idle: Mutex::default() }
+        Self { address, idle: (0..workers::count()).map(|_| Mutex::default()).collect() }
     }
 
-    fn idle(&self) -> MutexGuard<'_, VecDeque<Idle>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Those of this worker. There is always one: threads are numbered below `workers::count`.
+    fn idle(&self) -> Option<MutexGuard<'_, VecDeque<Idle>>> {
+        self.idle.get(workers::here()).map(|idle| idle.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Lends a connection: a kept one if there is one of the wanted kind, else a new one.
@@ -89,7 +91,7 @@ impl Backend {
     }
 
     fn take(&self, oldest: Duration) -> Option<SendRequest<Outgoing>> {
-        let mut idle = self.idle();
+        let mut idle = self.idle()?;
         while let Some(last) = idle.back() {
             if last.since.elapsed() >= oldest {
                 return None;
@@ -130,16 +132,18 @@ impl Backend {
     /// Closes what was unused for too long, or was closed by the backend.
     pub(super) fn sweep(&self, limits: &Limits) {
         let oldest = Duration::from_millis(limits.backend_idle_timeout_ms);
-        let mut idle = self.idle();
-        idle.retain(|kept| !kept.sender.is_closed() && kept.since.elapsed() < oldest);
+        for idle in &self.idle {
+            let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
+            idle.retain(|kept| !kept.sender.is_closed() && kept.since.elapsed() < oldest);
+        }
     }
 
     fn put(&self, sender: SendRequest<Outgoing>, max_idle: usize) {
-        if sender.is_closed() || max_idle == 0 {
-            return;
-        }
-        let mut idle = self.idle();
-        if idle.len() >= max_idle {
+        let (count, here) = (self.idle.len().max(1), workers::here());
+        // All workers together keep as many as are allowed.
+        let most = max_idle / count + usize::from(here < max_idle % count);
+        let Some(mut idle) = self.idle().filter(|_| most > 0 && !sender.is_closed()) else { return };
+        if idle.len() >= most {
             idle.pop_front();
         }
         idle.push_back(Idle { sender, since: Instant::now() });
