@@ -186,8 +186,9 @@ pub enum HookNews {
     Next,
     /// The ref was seen at this commit before.
     Known,
-    /// The branch was seen elsewhere than where the hook says that it left from: the hook is late, and a poll or another
-    /// hook was faster; or one before it was lost. Which of the two, only the repository knows.
+    /// The ref was seen elsewhere than where the hook says that it left from: the hook is late, and a poll or another
+    /// hook was faster; or one before it was lost. Which of the two, only the repository knows. A poll asks it for
+    /// branches; for a pull request, see [`settled`].
     Unclear,
 }
 
@@ -198,8 +199,20 @@ pub fn hook_news(seen: Option<&SeenRef>, trigger: &Trigger, from: Option<&Commit
     match (seen, trigger.kind) {
         (None, _) => HookNews::Next,
         (Some(seen), _) if seen.knows(&trigger.commit) => HookNews::Known,
-        (Some(seen), TriggerKind::Push) if from != Some(&seen.commit) => HookNews::Unclear,
+        (Some(seen), TriggerKind::Push | TriggerKind::PullRequest) if from != Some(&seen.commit) => HookNews::Unclear,
         _ => HookNews::Next,
+    }
+}
+
+/// What an unclear hook of a pull request makes a run of, now that the repository has its ref at `at`; nothing where that
+/// was seen before. Whose the commit is stays what the forge said in the hook: a pull request does not change sides. A
+/// forge that shows no such ref is taken at its word.
+#[must_use]
+pub fn settled(seen: Option<&SeenRef>, trigger: &Trigger, at: Option<&CommitSha>) -> Option<Trigger> {
+    match at {
+        None => Some(trigger.clone()),
+        Some(at) if seen.is_some_and(|seen| seen.knows(at)) => None,
+        Some(at) => Some(Trigger { commit: at.clone(), ..trigger.clone() }),
     }
 }
 
@@ -223,10 +236,33 @@ mod tests {
         // The hook before it was lost.
         assert_eq!(hook_news(Some(&first), &push(&newer), Some(&new)), HookNews::Unclear);
         assert_eq!(hook_news(Some(&first), &push(&newer), None), HookNews::Unclear);
-        // Nobody polls a pull request, and an annotated tag's hook names other objects.
-        for kind in [TriggerKind::PullRequest, TriggerKind::Tag] {
-            let moved = Trigger { kind, ..push(&newer) };
-            assert_eq!(hook_news(Some(&first), &moved, Some(&new)), HookNews::Next);
-        }
+        // An annotated tag's hook names other objects.
+        let tag = Trigger { kind: TriggerKind::Tag, ..push(&newer) };
+        assert_eq!(hook_news(Some(&first), &tag, Some(&new)), HookNews::Next);
+    }
+
+    #[test]
+    fn a_late_hook_of_a_pull_request_runs_nothing_older_than_what_the_repository_has() {
+        let [old, new, newer] = [1, 2, 3].map(|number| format!("{number:040x}").parse::<CommitSha>().unwrap());
+        let pull = |commit: &CommitSha| Trigger {
+            kind: TriggerKind::PullRequest,
+            commit: commit.clone(),
+            from_fork: true,
+            ..crate::samples::trigger(1)
+        };
+        let seen = SeenRef::first(new.clone());
+        assert_eq!(hook_news(None, &pull(&new), None), HookNews::Next);
+        assert_eq!(hook_news(Some(&seen), &pull(&new), None), HookNews::Known);
+        // A forge does not say where a pull request was before.
+        assert_eq!(hook_news(Some(&seen), &pull(&old), None), HookNews::Unclear);
+        let settled = |commit, at| settled(Some(&seen), &pull(commit), at);
+        assert_eq!(settled(&old, Some(&new)), None, "the hook was late");
+        assert_eq!(settled(&newer, Some(&newer)), Some(pull(&newer)));
+        assert_eq!(
+            settled(&old, Some(&newer)),
+            Some(pull(&newer)),
+            "the newest hook was lost, and it is still a fork's"
+        );
+        assert_eq!(settled(&newer, None), Some(pull(&newer)), "the forge does not show the ref");
     }
 }

@@ -41,7 +41,7 @@ use pipelines::{
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 pub use crate::store::{
-    Account, Delivery, DeliveryState, NewDelivery, Page, Recorded, Role, StoreError, Token,
+    Account, Delivery, DeliveryId, DeliveryState, NewDelivery, Page, Recorded, Role, StoreError, Token,
     backup::BackupError,
     engine::EngineError,
     logs::{self, LogError},

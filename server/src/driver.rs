@@ -235,7 +235,7 @@ impl Drivers {
             self.app.room_for_new_work()?;
         }
         match effect {
-            Effect::ProcessDelivery { delivery, service } => Ok(self.app.delivery_outcome(service, *delivery)?),
+            Effect::ProcessDelivery { delivery, service } => poll::process_delivery(self, service, *delivery).await,
             Effect::PollRepository { service, .. } => poll::poll_repository(self, service).await,
             Effect::InspectRun { run } => inspect::inspect_run(self, run).await,
             Effect::ExpireHold { run, .. } => {

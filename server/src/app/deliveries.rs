@@ -10,7 +10,7 @@ use pipelines::{
     service::Service,
     time::UnixMs,
     train::Event,
-    trigger::{HookNews, Trigger, TriggerKind, TriggerSource, hook_news},
+    trigger::{HookNews, Trigger, TriggerKind, TriggerSource, hook_news, settled},
 };
 
 use super::{
@@ -75,16 +75,45 @@ impl App {
         Ok(self.store.deliveries(service, before, limit)?)
     }
 
-    /// Decides what a recorded hook asks for, for the driver.
+    fn delivery_changes(&self, id: DeliveryId) -> Result<Vec<HookContent>, AppError> {
+        let content = self.store.delivery(id)?.and_then(|delivery| delivery.content);
+        Ok(match content {
+            Some(HookContent::Several { all }) => all,
+            one => one.into_iter().collect(),
+        })
+    }
+
+    /// Whether the repository has to be asked where a pull request is, before [`App::delivery_outcome`] can decide.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn delivery_outcome(&self, service: &ServiceName, id: DeliveryId) -> Result<Outcome, AppError> {
-        let Some(content) = self.store.delivery(id)?.and_then(|delivery| delivery.content) else {
+    pub fn delivery_asks(&self, service: &ServiceName, id: DeliveryId) -> Result<bool, AppError> {
+        let known: BTreeMap<String, SeenRef> = self.store.refs(service)?.into_iter().collect();
+        Ok(self.delivery_changes(id)?.iter().any(|one| match one {
+            HookContent::Trigger { trigger, from } => {
+                let news = hook_news(known.get(&trigger.git_ref), trigger, from.as_ref());
+                trigger.kind == TriggerKind::PullRequest && news == HookNews::Unclear
+            }
+            _ => false,
+        }))
+    }
+
+    /// Decides what a recorded hook asks for, for the driver. `now_at` is where the repository has the refs of pull
+    /// requests, where it was asked.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn delivery_outcome(
+        &self,
+        service: &ServiceName,
+        id: DeliveryId,
+        now_at: &BTreeMap<String, CommitSha>,
+    ) -> Result<Outcome, AppError> {
+        let all = self.delivery_changes(id)?;
+        if all.is_empty() {
             return Ok(Outcome::done());
-        };
+        }
         let mut known: BTreeMap<String, SeenRef> = self.store.refs(service)?.into_iter().collect();
-        let all = if let HookContent::Several { all } = content { all } else { vec![content] };
         let (mut events, mut refs, mut reasons, mut asks) = (Vec::new(), Vec::new(), Vec::new(), false);
         for one in all {
             match one {
@@ -98,20 +127,24 @@ impl App {
                 }
                 HookContent::Trigger { trigger, from } => {
                     let seen = known.get(&trigger.git_ref);
-                    match hook_news(seen, &trigger, from.as_ref()) {
-                        HookNews::Unclear => asks = true,
-                        HookNews::Known => reasons.push(format!(
-                            "{} at {} was seen before",
-                            trigger.ref_name(),
-                            trigger.commit.short()
-                        )),
-                        HookNews::Next => {
-                            let (git_ref, next) = moved(&trigger.git_ref, &trigger.commit, seen);
-                            known.extend(next.clone().map(|next| (git_ref.clone(), next)));
-                            refs.push((git_ref, next));
-                            events.push(Event::Triggered { trigger, rerun_of: None, hold: self.config.hold });
+                    let next = match hook_news(seen, &trigger, from.as_ref()) {
+                        HookNews::Unclear if trigger.kind != TriggerKind::PullRequest => {
+                            asks = true;
+                            continue;
                         }
-                    }
+                        HookNews::Unclear => settled(seen, &trigger, now_at.get(&trigger.git_ref)),
+                        HookNews::Known => None,
+                        HookNews::Next => Some(trigger.clone()),
+                    };
+                    let Some(trigger) = next else {
+                        let at = now_at.get(&trigger.git_ref).unwrap_or(&trigger.commit);
+                        reasons.push(format!("{} at {} was seen before", trigger.ref_name(), at.short()));
+                        continue;
+                    };
+                    let (git_ref, next) = moved(&trigger.git_ref, &trigger.commit, seen);
+                    known.extend(next.clone().map(|next| (git_ref.clone(), next)));
+                    refs.push((git_ref, next));
+                    events.push(Event::Triggered { trigger, rerun_of: None, hold: self.config.hold });
                 }
             }
         }

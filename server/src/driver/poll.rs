@@ -1,4 +1,4 @@
-//! Asks a repository where its refs are.
+//! Asks a repository where its refs are: regularly, and where a hook of a pull request may be late.
 
 use std::collections::BTreeMap;
 
@@ -14,21 +14,37 @@ use pipelines::{
 use secrecy::SecretString;
 
 use super::{Drivers, Performed, TryAgain};
-use crate::app::deliveries::Listed;
+use crate::app::{DeliveryId, deliveries::Listed};
 
 /// The longest a poll may take, in milliseconds.
 const POLL_TIMEOUT_MS: u64 = 60_000;
 /// Refs of one repository that are watched; a repository with more is refused with a word.
 const REFS_MAX: usize = 20_000;
 
-pub(super) async fn poll_repository(drivers: &Drivers, name: &ServiceName) -> Performed {
+pub(super) async fn process_delivery(drivers: &Drivers, name: &ServiceName, id: DeliveryId) -> Performed {
+    let app = &drivers.app;
+    let now_at = if app.delivery_asks(name, id)? {
+        let listing = listing(drivers, name).await?;
+        listing.refs.iter().map(|found| (found.name.clone(), found.commit().clone())).collect()
+    } else {
+        BTreeMap::new()
+    };
+    Ok(app.delivery_outcome(name, id, &now_at)?)
+}
+
+async fn listing(drivers: &Drivers, name: &ServiceName) -> Result<RemoteListing, TryAgain> {
     let app = &drivers.app;
     let service = app.service(name)?;
     let repository = app.service_repository(&service)?;
     let rules = app.outgoing_rules()?;
-    let listing = tokio::task::spawn_blocking(move || list(&repository, &rules))
+    tokio::task::spawn_blocking(move || list(&repository, &rules))
         .await
-        .map_err(|error| TryAgain(format!("a poll ended early: {error}")))??;
+        .map_err(|error| TryAgain(format!("a poll ended early: {error}")))?
+}
+
+pub(super) async fn poll_repository(drivers: &Drivers, name: &ServiceName) -> Performed {
+    let app = &drivers.app;
+    let listing = listing(drivers, name).await?;
     if listing.refs.len() > REFS_MAX {
         return Err(TryAgain(format!("the repository has {} refs, more than {REFS_MAX}", listing.refs.len())));
     }

@@ -10,7 +10,7 @@ use pipelines::{
     rollout::{Rollout, RolloutEvent, RolloutState},
     run::RunEvent,
     train::{Event, production_traffic},
-    trigger::{HookNews, SeenRef, Trigger, TriggerSource, hook_news},
+    trigger::{HookNews, SeenRef, Trigger, TriggerKind, TriggerSource, hook_news, settled},
 };
 
 use crate::{
@@ -112,17 +112,22 @@ impl Sim {
         let Some((trigger, from)) = self.store.deliveries.get(&id) else { return done() };
         let seen = self.store.refs.get(&trigger.git_ref);
         let news = if self.safe.remembers_refs { hook_news(seen, trigger, from.as_ref()) } else { HookNews::Next };
-        match news {
-            HookNews::Next => {}
+        let trigger = match news {
+            HookNews::Next => trigger.clone(),
             HookNews::Known => return done(),
+            HookNews::Unclear if trigger.kind == TriggerKind::PullRequest => {
+                let now_at = self.world.pulls.get(&trigger.git_ref).filter(|_| self.safe.asks_for_pulls);
+                let Some(trigger) = settled(seen, trigger, now_at) else { return done() };
+                trigger
+            }
             HookNews::Unclear => {
                 let poll = Effect::PollRepository { service: self.store.service.name.clone(), due_at: self.now };
                 return Ok(Act::Done(Box::new(Input { ask: vec![poll], ..Input::default() })));
             }
-        }
+        };
         let input = Input {
-            events: vec![Event::Triggered { trigger: trigger.clone(), rerun_of: None, hold: HOLD }],
             refs: vec![(trigger.git_ref.clone(), moved(seen, &trigger.commit))],
+            events: vec![Event::Triggered { trigger, rerun_of: None, hold: HOLD }],
             ..Input::default()
         };
         Ok(Act::Done(Box::new(input)))

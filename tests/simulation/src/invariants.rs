@@ -442,16 +442,14 @@ impl Sim {
         Ok(())
     }
 
-    /// A commit is run once, and none after a newer one of its branch, however late its hook comes. Of a pull request only
-    /// hooks tell, and in which order they left the forge nobody knows.
+    /// A commit is run once, and none after a newer one of its branch or pull request, however late its hook comes.
     fn check_one_run_per_push(&self) -> Result<(), Violation> {
         let mut last: BTreeMap<&str, &CommitSha> = BTreeMap::new();
         for run in self.store.runs.values().filter(|run| run.rerun_of.is_none()) {
             let Trigger { git_ref, commit, .. } = &run.trigger;
             let before = last.insert(git_ref, commit);
             promise!(NothingTwice: before != Some(commit), "two runs were made of one push of {commit}");
-            let is_branch = git_ref.starts_with("refs/heads/");
-            let is_newer = !is_branch || before.is_none_or(|before| before.as_str() < commit.as_str());
+            let is_newer = before.is_none_or(|before| before.as_str() < commit.as_str());
             promise!(NothingTwice: is_newer, "{commit} was run after {before:?}, which is newer");
         }
         let (head, run) = (self.world.heads.get(RELEASE_REF), last.get(RELEASE_REF).copied());

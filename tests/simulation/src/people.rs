@@ -66,13 +66,14 @@ impl Sim {
     /// A stranger opens a pull request, or pushes to one.
     fn push_from_fork(&mut self) {
         let number = 1 + self.rng.below(4);
-        let Some(commit) = self.world.commit_from_fork(&mut self.rng) else { return };
+        let git_ref = format!("refs/pull/{number}/head");
+        let Some(commit) = self.world.commit_from_fork(&git_ref, &mut self.rng) else { return };
         self.say(|| format!("{} is pushed to pull request {number} of a fork", commit.short()));
         let trigger = Trigger {
             kind: TriggerKind::PullRequest,
             pull_request: Some(number),
             from_fork: self.safe.asks_first,
-            ..trigger(&format!("refs/pull/{number}/head"), &commit, TriggerSource::Hook)
+            ..trigger(&git_ref, &commit, TriggerSource::Hook)
         };
         let times = if self.rng.chance(10) { 2 } else { 1 };
         for _ in 0..times {

@@ -42,6 +42,8 @@ safeguards! {
     by_digest breaks "another digest" | "nothing moves it" | "before its image",
     /// A ref remembers where it was: a hook that comes late or twice is known.
     remembers_refs breaks "two runs",
+    /// The repository is asked where a pull request is, when a hook of it may be late.
+    asks_for_pulls breaks "which is newer",
     /// The repository is polled: a hook that was lost is made up for.
     polls breaks "was run last",
     /// A hook says that a commit comes from a fork, and so a person is asked.

@@ -112,6 +112,8 @@ pub(crate) struct World {
     commits: BTreeMap<CommitSha, Commit>,
     /// The commit at which each ref is.
     pub(crate) heads: BTreeMap<String, CommitSha>,
+    /// The same of pull requests, which nobody polls.
+    pub(crate) pulls: BTreeMap<String, CommitSha>,
     /// What the runner built and pushed, by run: its disk knows it after a crash.
     pub(crate) built: BTreeMap<u32, Digest>,
     pub(crate) test_registry: BTreeSet<Digest>,
@@ -146,11 +148,12 @@ impl World {
         Some(sha)
     }
 
-    /// A stranger's commit, at which no ref of the repository is.
-    pub(crate) fn commit_from_fork(&mut self, rng: &mut Rng) -> Option<CommitSha> {
+    /// A stranger's commit, at which no branch of the repository is.
+    pub(crate) fn commit_from_fork(&mut self, git_ref: &str, rng: &mut Rng) -> Option<CommitSha> {
         let sha: CommitSha = format!("{:040x}", self.commits.len() + 1).parse().ok()?;
         self.commits.insert(sha.clone(), Commit::new(rng));
         self.strangers.insert(sha.clone());
+        self.pulls.insert(git_ref.to_owned(), sha.clone());
         Some(sha)
     }
 

@@ -1,5 +1,7 @@
 //! Records, logs and hooks that are over their bounds go, what is needed stays, and a kill in between loses nothing.
 
+use std::collections::BTreeMap;
+
 use pipelines::{
     ids::RunnerName,
     plan::Strategy,
@@ -146,7 +148,7 @@ async fn logs_stay_within_their_space_and_hooks_within_their_number() {
     assert_eq!(sweep(&stage, &service).await.deliveries, 0, "they were not looked at yet");
     while let Some(pending) = stage.pending(&service, EffectKind::ProcessDelivery) {
         let Effect::ProcessDelivery { delivery, .. } = pending.effect else { unreachable!() };
-        let outcome = stage.app.delivery_outcome(&service, delivery).unwrap();
+        let outcome = stage.app.delivery_outcome(&service, delivery, &BTreeMap::new()).unwrap();
         stage.perform(&service, EffectKind::ProcessDelivery, outcome).await;
     }
     let swept = sweep(&stage, &service).await;

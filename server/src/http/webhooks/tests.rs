@@ -2,6 +2,8 @@
 
 mod forges;
 
+use std::collections::BTreeMap;
+
 use axum::{
     body::Body,
     http::{Request, StatusCode, header},
@@ -9,7 +11,7 @@ use axum::{
 use hmac::{Hmac, KeyInit, Mac};
 use pipelines::{
     effect::EffectKind,
-    ids::ServiceName,
+    ids::{CommitSha, ServiceName},
     protocol::Secret,
     run::RunState,
     trigger::{TriggerKind, TriggerSource},
@@ -111,9 +113,14 @@ async fn stage() -> Stage {
 
 /// The driver looks at the recorded hooks; gives the newest one.
 async fn processed(stage: &Stage) -> Delivery {
+    processed_at(stage, &BTreeMap::new()).await
+}
+
+/// The same, where the repository has these refs.
+async fn processed_at(stage: &Stage, now_at: &BTreeMap<String, CommitSha>) -> Delivery {
     while let Some(pending) = stage.pending(&shop(), EffectKind::ProcessDelivery) {
         let pipelines::effect::Effect::ProcessDelivery { delivery, service } = &pending.effect else { panic!() };
-        let outcome = stage.app.delivery_outcome(service, *delivery).unwrap();
+        let outcome = stage.app.delivery_outcome(service, *delivery, now_at).unwrap();
         stage.app.effect_outcome(&pending.effect.key(), &pending, outcome).await.unwrap();
     }
     stage.app.deliveries(&shop(), None, 1).unwrap().remove(0)
@@ -217,6 +224,29 @@ async fn tags_deletions_pings_and_pull_requests_are_what_they_are() {
         let run = stage.app.run(&format!("shop/{}", 2 + number).parse().unwrap()).unwrap();
         assert!(run.trigger.from_fork && matches!(run.state, RunState::Held { .. }), "{action}");
     }
+}
+
+#[tokio::test]
+async fn a_late_hook_of_a_pull_request_runs_nothing_older_than_was_run() {
+    let stage = stage().await;
+    let send = async |id: &str, number: u32, now_at: u32| {
+        let mut payload = pull_request("synchronize", "dev/shop");
+        payload["pull_request"]["head"]["sha"] = json!(commit(number).as_str());
+        assert_eq!(Hook::new("github", "pull_request", id, &payload).send(&stage).await.status, StatusCode::ACCEPTED);
+        let pending = stage.pending(&shop(), EffectKind::ProcessDelivery).unwrap();
+        let pipelines::effect::Effect::ProcessDelivery { delivery, service } = &pending.effect else { panic!() };
+        let asks = stage.app.delivery_asks(service, *delivery).unwrap();
+        let now_at = BTreeMap::from([("refs/pull/7/head".to_owned(), commit(now_at))]);
+        (asks, processed_at(&stage, &now_at).await.state)
+    };
+    assert_eq!(send("1", 11, 11).await, (false, DeliveryState::Ran { run: 2 }));
+    let (asks, late) = send("2", 10, 11).await;
+    assert!(asks && matches!(&late, DeliveryState::Ignored { reason } if reason.contains("#7 at")), "{late:?}");
+    assert_eq!((send("3", 12, 13).await, runs(&stage)), ((true, DeliveryState::Ran { run: 3 }), 3));
+    let newest = stage.app.run(&"shop/3".parse().unwrap()).unwrap();
+    assert_eq!((newest.trigger.commit, newest.trigger.pull_request), (commit(13), Some(7)));
+    let (asks, known) = send("4", 13, 13).await;
+    assert!(!asks && matches!(known, DeliveryState::Ignored { .. }), "{known:?}");
 }
 
 #[tokio::test]
