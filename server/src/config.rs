@@ -364,6 +364,8 @@ pub struct Bounds {
     pub code_mails_max: u32,
     /// The time within which these are counted together, in milliseconds.
     pub code_mails_window_ms: u64,
+    /// How often the link of a mail asks the testers of one release again; more is for somebody who is signed in.
+    pub asks_by_link_max: u32,
     /// Refused hooks of one service that are listed within an hour; the others are refused and not listed.
     pub refused_hooks_max: u32,
     /// How far the time that a hook was signed at may be from the server's, in milliseconds, where a forge signs it.
@@ -410,6 +412,7 @@ impl Default for Bounds {
             wrong_proofs_window_ms: 60_000,
             code_mails_max: 6,
             code_mails_window_ms: 5 * 60_000,
+            asks_by_link_max: 3,
             refused_hooks_max: 100,
             hook_clock_skew_ms: 300_000,
             health_answer_ms: 1_500,

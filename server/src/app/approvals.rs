@@ -154,6 +154,25 @@ impl App {
         self.approval_event(id, ApprovalEvent::Unclaimed { actor }, origin).await
     }
 
+    /// Asks the testers of an expired release once more, by one's own link: for that no code is mailed, because nothing is
+    /// decided by it. What is pressed by a program that opens links is bounded by how often it goes.
+    ///
+    /// # Errors
+    /// When it has not expired, a newer one is there, or it was done too often.
+    pub async fn approval_ask_again_by_link(&self, id: &ReleaseId, tester: &str) -> Result<(), AppError> {
+        if !self.may_ask_by_link(&self.approval(id)?) {
+            let detail = "the testers of this release were asked often enough from its mails; sign in to ask again";
+            return Err(AppError::Forbidden(detail.into()));
+        }
+        self.release_ask_again(id, link_origin(tester)).await
+    }
+
+    /// Whether the testers may be asked again by a link: each asking is a round.
+    #[must_use]
+    pub fn may_ask_by_link(&self, approval: &Approval) -> bool {
+        approval.round <= self.config.bounds.asks_by_link_max
+    }
+
     async fn approval_event(&self, id: &ReleaseId, event: ApprovalEvent, origin: Origin) -> Result<(), AppError> {
         self.train_event(&id.service, origin, Event::Approval { number: id.number, event }).await?;
         Ok(())

@@ -111,6 +111,7 @@ pub(in crate::http) async fn act_by_link(
         "code" => app.approval_request_code(id, tester).await.map_err(Failure::App),
         "claim" => app.approval_claim(id, actor, link_origin(tester)).await.map_err(Failure::App),
         "release" => app.approval_unclaim(id, actor, link_origin(tester)).await.map_err(Failure::App),
+        "ask-again" => app.approval_ask_again_by_link(id, tester).await.map_err(Failure::App),
         "decide" => decide_by_code(app, id, tester, &fields).await,
         _ => return Err(no_verb()),
     };

@@ -119,6 +119,14 @@ pub enum ApprovalState {
     Stale,
 }
 
+/// Why there is no button to ask again, or what pressing it did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each variant is the reason that it names")]
+pub enum Asking {
+    UnderWay,
+    SignIn,
+}
+
 /// What was wrong with the last decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each variant is the problem that it names")]
@@ -219,6 +227,8 @@ pub struct ApprovalView {
     pub you: Option<String>,
     /// How it goes to production.
     pub plan: Plan,
+    /// What is to be said of asking again.
+    pub asking: Option<Asking>,
     /// The form, where this person can decide or ask for a code.
     pub form: Option<DecideForm>,
     /// The id of the request, for a page that says an error.

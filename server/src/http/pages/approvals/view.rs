@@ -4,11 +4,11 @@ use pipelines::{
     approval::{Approval, ApprovalRefusal, ApprovalState, CODE_LIFE_MS, Decision, Reminder, WRONG_CODES_MAX},
     ids::ReleaseId,
     protocol::StepOutcome,
-    release::Release,
+    release::{Release, ReleaseState},
 };
 
 use crate::{
-    app::{AppError, Role, accounts::Caller, addresses, board::is_decider},
+    app::{App, AppError, Role, accounts::Caller, addresses, board::is_decider},
     http::{
         pages::{
             Visit,
@@ -18,7 +18,8 @@ use crate::{
         ui::{
             Disabled,
             approval::{
-                ApprovalState as PageState, ApprovalView, AskedAs, Commit, DecideForm, DecideProblem, Health, TestSite,
+                ApprovalState as PageState, ApprovalView, AskedAs, Asking, Commit, DecideForm, DecideProblem, Health,
+                TestSite,
             },
             links,
             mail::Reminder as PageReminder,
@@ -195,7 +196,8 @@ pub(super) fn approval_view(
         run_href: caller.map(|_| links::run(service.as_str(), build)),
         diff: None,
         digest: approval.digest.to_string(),
-        form: form(visit, approval, &state, who, &said),
+        form: form(visit, approval, &release, &state, who, &said),
+        asking: asking(app, approval, &release, &state, who),
         state,
         needed: approval.needed.max(1),
         approved_by: approval.approved_by.iter().map(|one| (one.by.clone(), page_ms(one.at))).collect(),
@@ -285,7 +287,25 @@ fn superseded(visit: &Visit, release: &Release, by: u32, who: Who<'_>) -> Result
     Ok(PageState::Superseded { build, by: newer.commit.author.clone(), at_ms: page_ms(newer.created_at), href })
 }
 
-fn form(visit: &Visit, approval: &Approval, state: &PageState, who: Who<'_>, said: &Said) -> Option<DecideForm> {
+/// What is to be said of asking again beside its button.
+fn asking(app: &App, approval: &Approval, release: &Release, state: &PageState, who: Who<'_>) -> Option<Asking> {
+    match state {
+        PageState::Expired { .. } if release.state == ReleaseState::DeployingTest => Some(Asking::UnderWay),
+        PageState::Expired { .. } if matches!(who, Who::Link { .. }) && !app.may_ask_by_link(approval) => {
+            Some(Asking::SignIn)
+        }
+        _ => None,
+    }
+}
+
+fn form(
+    visit: &Visit,
+    approval: &Approval,
+    release: &Release,
+    state: &PageState,
+    who: Who<'_>,
+    said: &Said,
+) -> Option<DecideForm> {
     let service = approval.release.service.as_str();
     let build = u64::from(approval.release.number);
     let base = match who {
@@ -295,10 +315,16 @@ fn form(visit: &Visit, approval: &Approval, state: &PageState, who: Who<'_>, sai
     let is_shown = match state {
         PageState::Open | PageState::YouAreTesting { .. } | PageState::SomeoneIsTesting { .. } => who.may_act(approval),
         PageState::Locked => true,
-        // Asking again is for people who are signed in, and for the newest release only.
+        // Asking again is for the newest release only.
         PageState::Expired { .. } => {
             let newest = visit.app.train(&approval.release.service).ok().and_then(|train| train.newest_release);
-            matches!(who, Who::Account(_)) && who.may_act(approval) && newest == Some(approval.release.number)
+            let may_ask = match who {
+                Who::Link { .. } => visit.app.may_ask_by_link(approval),
+                Who::Account(_) => who.may_act(approval),
+            };
+            // While it is deployed anew, the testers are being asked already.
+            let is_over = release.state == ReleaseState::Expired;
+            may_ask && is_over && newest == Some(approval.release.number)
         }
         _ => false,
     };

@@ -7,7 +7,7 @@ use pipelines::{
 use serde_json::json;
 
 use super::*;
-use crate::app::trains::Outcome;
+use crate::{app::trains::Outcome, testing::test_app_with};
 
 const LEE: &str = "lee@example.com";
 const SUB: &str = "sub@example.com";
@@ -125,6 +125,42 @@ async fn links_codes_and_approvals_of_a_round_are_void_in_the_next() {
     assert_eq!(have(&stage, &release), 0);
     assert_eq!(post(&stage, &link, "decide", &approve(&digest, &right)).await.status, StatusCode::SEE_OTHER);
     assert_eq!(have(&stage, &release), 1);
+}
+
+#[tokio::test]
+async fn the_link_of_an_expired_release_asks_again_as_often_as_it_may() {
+    let stage = test_app_with(|config| config.bounds.asks_by_link_max = 1);
+    let release = waiting(&stage).await;
+    let expire = async |round| {
+        stage.pass_ms(HOUR_MS);
+        fires(&stage, &release, EffectKind::ExpireApproval, ApprovalEvent::Expired { round }).await;
+    };
+    let first = link(&stage, &release);
+    assert!(!text(&get(&stage, &first).await).contains("/ask-again"), "it is not over yet");
+    assert_eq!(post(&stage, &first, "ask-again", &[]).await.status, StatusCode::CONFLICT);
+    expire(1).await;
+    assert!(text(&get(&stage, &first).await).contains("/ask-again"));
+    let elsewhere = Request::post(format!("{first}/ask-again")).body(Body::from("_csrf=x")).unwrap();
+    assert_eq!(stage.send(elsewhere).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(state(&stage, &release), ReleaseState::Expired);
+
+    assert_eq!(post(&stage, &first, "ask-again", &[]).await.status, StatusCode::SEE_OTHER);
+    assert_eq!(state(&stage, &release), ReleaseState::DeployingTest);
+    let page = text(&get(&stage, &first).await);
+    assert!(page.contains("It was asked again") && !page.contains("/ask-again"), "{page}");
+    assert_eq!(post(&stage, &first, "ask-again", &[]).await.status, StatusCode::CONFLICT, "pressed twice");
+    stage.tested(&release).await;
+    assert_eq!(get(&stage, &first).await.status, StatusCode::NOT_FOUND, "a newer mail replaced it");
+    let entries = stage.app.journal(Some(&release.service), None, 100).unwrap();
+    let asked = entries.iter().find(|entry| entry.word == "release_asked_again").unwrap();
+    assert_eq!((asked.origin.actor.as_str(), asked.origin.channel), (TESTER, pipelines::journal::Channel::MailLink));
+
+    expire(2).await;
+    let second = link(&stage, &release);
+    let page = text(&get(&stage, &second).await);
+    assert!(page.contains("Sign in to ask again") && !page.contains("/ask-again"), "{page}");
+    assert_eq!(post(&stage, &second, "ask-again", &[]).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(state(&stage, &release), ReleaseState::Expired);
 }
 
 #[tokio::test]

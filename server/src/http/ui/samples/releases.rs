@@ -2,7 +2,8 @@
 
 use super::super::Disabled;
 use super::super::approval::{
-    ApprovalState, ApprovalView, AskedAs, Commit, DecideForm, DecideProblem, Diff, DiffKind, Health, Plan, TestSite,
+    ApprovalState, ApprovalView, AskedAs, Asking, Commit, DecideForm, DecideProblem, Diff, DiffKind, Health, Plan,
+    TestSite,
 };
 use super::super::board::{Action, BoardRow, BoardView, Finding, FindingState, FirstSteps, Group, NeedsYouView, Next};
 use super::super::mail::Reminder;
@@ -252,6 +253,7 @@ pub(in super::super) fn approval() -> ApprovalView {
         undelivered: Vec::new(),
         you: Some(s("tester-lw@example.com")),
         plan: plan(),
+        asking: None,
         form: Some(DecideForm {
             base: s("/a/k7Qm2x"),
             needs_code: true,
@@ -310,6 +312,10 @@ pub(super) fn approval_states() -> Vec<(&'static str, ApprovalView)> {
     views.push(("approved-already", second.clone()));
     (second.form, second.next_reminder) = (None, Some((Reminder::LastCall, NOW + HOUR)));
     views.push(("onlooker", second));
+    let at_ms = NOW - 11 * MINUTE;
+    let over = ApprovalView { state: ApprovalState::Expired { at_ms, have: 0, need: 1 }, form: None, ..approval() };
+    views.push(("asked-again", ApprovalView { asking: Some(Asking::UnderWay), ..over.clone() }));
+    views.push(("asked-too-often", ApprovalView { asking: Some(Asking::SignIn), ..over }));
     wrong.more_commits = 7;
     wrong.how_to_test = vec![s("Put two things into the basket, sign in."), s("Look at the delivery date.")];
     views.push(("wrong-code", wrong));

@@ -1,7 +1,7 @@
 //! The sentences of the approval page.
 
 use super::{Text, phrases, words};
-use crate::http::ui::approval::{ApprovalState, ApprovalView, AskedAs, DecideProblem};
+use crate::http::ui::approval::{ApprovalState, ApprovalView, AskedAs, Asking, DecideProblem};
 use crate::http::ui::mail::Reminder;
 use crate::http::ui::rollout::Strategy;
 
@@ -286,6 +286,20 @@ impl Text<'_> {
             ),
         };
         (self.pick(head_en, head_zh), self.pick(text_en, text_zh))
+    }
+
+    /// What is to be said of asking again.
+    pub fn asking(&self, asking: Asking) -> &'static str {
+        match asking {
+            Asking::UnderWay => self.either(
+                "It was asked again. A new mail comes as soon as the test environment runs it.",
+                "已再次发起。测试环境就绪后会发出新邮件。",
+            ),
+            Asking::SignIn => self.either(
+                "It was asked again from its mails as often as it may. Sign in to ask again.",
+                "从邮件再次发起的次数已达上限，请登录后再次发起。",
+            ),
+        }
     }
 
     /// What was wrong with a decision.
