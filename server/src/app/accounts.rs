@@ -94,6 +94,11 @@ fn is_password(password: &Secret, hash: &str) -> bool {
             .is_ok_and(|hash| Argon2::default().verify_password(password.expose().as_bytes(), &hash).is_ok())
 }
 
+/// Whether a token is still good after what ends the sessions of its account: only those that a password gave end too.
+fn is_of_now(account: &Account, token: &Token) -> bool {
+    token.session_epoch.is_none_or(|epoch| epoch == account.session_epoch)
+}
+
 /// An account may have no address.
 fn check_email(email: &str) -> Result<(), AppError> {
     let is_odd = |c: char| c.is_whitespace() || c.is_control();
@@ -240,11 +245,13 @@ impl App {
         let expires_at = self.now().plus_ms(self.config.bounds.login_token_life_ms);
         let role = account.role;
         let caller = Caller { account: account.clone(), role, channel: Channel::Api, read_only: false };
-        let token = self.token_create(&caller, label, role, false, Some(expires_at)).await?;
+        let epoch = Some(account.session_epoch);
+        let token = self.token_add(&caller, label, (role, false), Some(expires_at), epoch).await?;
         Ok((token, account, expires_at))
     }
 
-    /// Changes the caller's own password.
+    /// Changes the caller's own password: browsers and command lines that are signed in have to sign in again. With
+    /// `end_tokens` the tokens that were made for programs end too.
     ///
     /// # Errors
     /// When the present password is wrong, was tried too often, or the new one is not good.
@@ -254,10 +261,14 @@ impl App {
         caller: &Caller,
         present: Secret,
         new: Secret,
+        end_tokens: bool,
     ) -> Result<(), AppError> {
         let name = &caller.account.name;
         self.check_password(remote, name, present).await?;
         self.account_update(name, None, None, Some(new), None, caller.origin()).await?;
+        if end_tokens {
+            self.tokens_end(name, caller.origin()).await?;
+        }
         Ok(())
     }
 
@@ -291,6 +302,17 @@ impl App {
         read_only: bool,
         expires_at: Option<UnixMs>,
     ) -> Result<Secret, AppError> {
+        self.token_add(caller, label, (scope, read_only), expires_at, None).await
+    }
+
+    async fn token_add(
+        &self,
+        caller: &Caller,
+        label: String,
+        (scope, read_only): (Role, bool),
+        expires_at: Option<UnixMs>,
+        session_epoch: Option<u32>,
+    ) -> Result<Secret, AppError> {
         if scope > caller.role {
             return Err(AppError::Forbidden(format!("your role does not reach {}", scope.word())));
         }
@@ -302,6 +324,7 @@ impl App {
             read_only,
             created_at: self.now(),
             expires_at,
+            session_epoch,
         };
         let entry = NewEntry {
             at: self.now(),
@@ -327,22 +350,36 @@ impl App {
         if token.account != caller.account.name && !caller.may(Role::Admin) {
             return Err(AppError::Forbidden("the token is somebody else's".into()));
         }
-        let entry = NewEntry {
-            at: self.now(),
-            origin: caller.origin(),
-            subject: format!("token {}", token.label),
-            word: "token_deleted",
-            detail: String::new(),
-        };
-        Ok(self.store.token_delete(&digest, entry).await?)
+        self.token_end(&digest, &token, caller.origin()).await
     }
 
-    /// The tokens of an account with their ids.
+    async fn token_end(&self, digest: &str, token: &Token, origin: Origin) -> Result<(), AppError> {
+        let subject = format!("token {}", token.label);
+        let entry = NewEntry { at: self.now(), origin, subject, word: "token_deleted", detail: String::new() };
+        Ok(self.store.token_delete(digest, entry).await?)
+    }
+
+    /// Takes back every bearer token of an account; gives how many.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn tokens_end(&self, account: &str, origin: Origin) -> Result<usize, AppError> {
+        let tokens: Vec<_> = self.store.tokens()?.into_iter().filter(|(_, token)| token.account == account).collect();
+        for (digest, token) in &tokens {
+            self.token_end(digest, token, origin.clone()).await?;
+        }
+        Ok(tokens.len())
+    }
+
+    /// The tokens of an account with their ids; not those that ended with the password that gave them.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub fn tokens_of(&self, account: &str) -> Result<Vec<(String, Token)>, AppError> {
-        let tokens = self.store.tokens()?.into_iter().filter(|(_, token)| token.account == account);
+        let record = self.store.account(account)?;
+        let is_of = |account: &Account, token: &Token| token.account == account.name && is_of_now(account, token);
+        let tokens = self.store.tokens()?.into_iter();
+        let tokens = tokens.filter(|(_, token)| record.as_ref().is_some_and(|account| is_of(account, token)));
         Ok(tokens.map(|(digest, token)| (short(&digest), token)).collect())
     }
 
@@ -358,7 +395,8 @@ impl App {
         if token.expires_at.is_some_and(|end| self.now() >= end) {
             return Ok(None);
         }
-        let account = self.store.account(&token.account)?.filter(|account| !account.disabled);
+        let account = self.store.account(&token.account)?;
+        let account = account.filter(|account| !account.disabled && is_of_now(account, &token));
         Ok(account.map(|account| Caller {
             role: account.role.min(token.scope),
             account,

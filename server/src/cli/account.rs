@@ -69,6 +69,9 @@ enum Verb {
         name: String,
         #[command(flatten)]
         password: PasswordSource,
+        /// End their bearer tokens too
+        #[arg(long)]
+        end_tokens: bool,
     },
 }
 
@@ -157,9 +160,9 @@ pub(crate) async fn run(context: &Context, arguments: &Arguments) -> Result<Exit
         Verb::Enable { name } => {
             (name, model::AccountChange { disabled: Some(false), ..Default::default() }, "may sign in again")
         }
-        Verb::Password { name, password } => {
-            let password = Some(password.read_new()?);
-            (name, model::AccountChange { password, ..Default::default() }, "has a new password")
+        Verb::Password { name, password, end_tokens } => {
+            let (password, end_tokens) = (Some(password.read_new()?), *end_tokens);
+            (name, model::AccountChange { password, end_tokens, ..Default::default() }, "has a new password")
         }
     };
     let (name, body, word) = change;

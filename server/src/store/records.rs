@@ -284,4 +284,7 @@ pub struct Token {
     pub created_at: UnixMs,
     /// When it ends by itself.
     pub expires_at: Option<UnixMs>,
+    /// Of a token that a password gave: what [`Account::session_epoch`] was. It ends with the sessions of then.
+    #[serde(default)]
+    pub session_epoch: Option<u32>,
 }

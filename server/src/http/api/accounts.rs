@@ -52,8 +52,12 @@ pub async fn change_account(
     OfAccount(name): OfAccount,
     Body(change): Body<model::AccountChange>,
 ) -> Reply<model::Account> {
-    let model::AccountChange { email, role, password, disabled } = change;
-    reply(convert::account(&app.account_update(&name, role, email, password, disabled, caller.origin()).await?))
+    let model::AccountChange { email, role, password, disabled, end_tokens } = change;
+    let account = app.account_update(&name, role, email, password, disabled, caller.origin()).await?;
+    if end_tokens {
+        app.tokens_end(&name, caller.origin()).await?;
+    }
+    reply(convert::account(&account))
 }
 
 /// The caller's tokens.

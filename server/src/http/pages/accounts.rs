@@ -234,7 +234,8 @@ pub(in crate::http) async fn change_password(
         Some(FieldProblem::TooShort { min_chars: PASSWORD_CHARS_MIN as u64 })
     } else {
         let old = Secret::new(fields.get("old"));
-        match app.password_change(&from.remote, caller, old, Secret::new(new)).await {
+        let end_tokens = !fields.get("end_tokens").is_empty();
+        match app.password_change(&from.remote, caller, old, Secret::new(new), end_tokens).await {
             Ok(()) => None,
             Err(AppError::WrongPassword) => Some(FieldProblem::Different),
             Err(error) => return Err(error.into()),

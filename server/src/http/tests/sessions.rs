@@ -143,6 +143,40 @@ async fn whoever_changes_their_password_goes_on_with_a_new_key_and_alone() {
 }
 
 #[tokio::test]
+async fn a_new_password_ends_the_tokens_that_the_old_one_gave_and_where_it_is_wanted_all() {
+    let stage = test_app();
+    let (_, cookie) = signed_in(&stage, Role::Developer).await;
+    let made = stage.token(Role::Developer).await;
+    let sign_in = async |password: &str| {
+        let login = stage.app.login("192.0.2.1", "developer", Secret::new(password), "a laptop".into()).await;
+        login.unwrap().0.expose().to_owned()
+    };
+    let opens = async |token: &str| stage.call(Method::GET, "/api/v1/whoami", Some(token), None).await.status;
+    let (good, bad) = (StatusCode::OK, StatusCode::UNAUTHORIZED);
+    let by_password = sign_in("password of developer").await;
+    assert_eq!((opens(&made).await, opens(&by_password).await), (good, good));
+    let fields = [("old", "password of developer"), ("new", "a new and long password")];
+    let cookie = given(&stage, &post(&stage, "/me/password", &cookie, &fields).await);
+    assert_eq!((opens(&made).await, opens(&by_password).await), (good, bad));
+    let left = stage.app.tokens_of("developer").unwrap();
+    assert_eq!(left.len(), 1, "what opens nothing is not listed: {left:?}");
+
+    let by_password = sign_in("a new and long password").await;
+    let of_another = stage.token(Role::Tester).await;
+    let wrong = [("old", "a guess"), ("new", "another new password"), ("end_tokens", "1")];
+    post(&stage, "/me/password", &cookie, &wrong).await;
+    assert_eq!((opens(&made).await, opens(&by_password).await), (good, good), "the password was not changed");
+    let fields = [("old", "a new and long password"), ("new", "another new password"), ("end_tokens", "1")];
+    assert_eq!(post(&stage, "/me/password", &cookie, &fields).await.status, StatusCode::OK);
+    assert_eq!((opens(&made).await, opens(&by_password).await, opens(&of_another).await), (bad, bad, good));
+
+    let admin = stage.token(Role::Admin).await;
+    let change = serde_json::json!({"end_tokens": true});
+    let answer = stage.call(Method::PATCH, "/api/v1/accounts/tester", Some(&admin), Some(change)).await;
+    assert_eq!((answer.status, opens(&of_another).await, opens(&admin).await), (good, bad, good));
+}
+
+#[tokio::test]
 async fn the_sessions_of_an_account_are_bounded() {
     let stage = test_app_with(|config| config.bounds.sessions_per_account_max = 3);
     let (_, of_another) = signed_in(&stage, Role::Admin).await;

@@ -95,6 +95,9 @@ pub struct AccountChange {
     /// Whether they may not sign in any more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disabled: Option<bool>,
+    /// Also ends every bearer token of the account.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub end_tokens: bool,
 }
 
 /// A bearer token, as the list shows it: without what opens anything.

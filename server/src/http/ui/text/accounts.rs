@@ -19,7 +19,8 @@ words! {
     change_password: "Change the password", "修改密码";
     present_password: "Present password", "当前密码";
     new_password: "New password", "新密码";
-    password_changed: "The password was changed.", "密码已修改。";
+    password_changed: "The password was changed. Your other browsers and command lines have to sign in again.", "密码已修改。您的其他浏览器和命令行需要重新登录。";
+    end_tokens_too: "End my tokens too; programs that use them need new ones", "同时撤销我的所有令牌；使用它们的程序需要新令牌";
     tokens: "Tokens", "令牌";
     tokens_lead: "for the command line and the API", "用于命令行和 API";
     scopes: "Scopes", "权限";
