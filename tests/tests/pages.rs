@@ -7,7 +7,7 @@ mod developer;
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use developer::Developer;
+use developer::{Developer, STRANGERS_TITLE};
 use tests::{
     Browser, BrowserOptions,
     evidence::{Tier, record},
@@ -35,7 +35,11 @@ fn pages(developer: &Developer) -> Vec<(&'static str, String, &'static str)> {
         ("needs-you", "/needs-you".to_owned(), "shop"),
         ("search", "/search?q=shop".to_owned(), "shop"),
         ("accounts", "/accounts".to_owned(), "admin"),
-        ("me", "/me".to_owned(), "admin"),
+        ("me", "/me".to_owned(), "/me/tokens"),
+        ("sessions", "/me#h-s".to_owned(), "Chrome"),
+        ("secrets", format!("{shop}/secrets"), "DEPLOY_KEY"),
+        ("secrets-shared", "/secrets".to_owned(), "REGISTRY_MIRROR"),
+        ("run-held", format!("/services/stranger/runs/{}", developer.held_run), STRANGERS_TITLE),
         ("mailbox", "/mailbox".to_owned(), "shop"),
         ("missing", "/services/nothing".to_owned(), "nothing"),
     ];

@@ -9,12 +9,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Value, json};
-use sha2::Sha256;
 use tests::{
     bench::{Goal, Row, percentile},
-    http_client,
+    http_client, sign_hook,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -70,9 +68,7 @@ async fn send(address: &str, service: usize, sent: &AtomicU64, end: Instant) -> 
     let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let body = push().to_string();
-    let mut mac = Hmac::<Sha256>::new_from_slice(HOOK_SECRET.as_bytes())?;
-    mac.update(body.as_bytes());
-    let signature = hex::encode(mac.finalize().into_bytes());
+    let signature = sign_hook(HOOK_SECRET, body.as_bytes())?;
     let (mut waits_ms, mut answer) = (Vec::new(), Vec::new());
     while Instant::now() < end {
         let id = sent.fetch_add(1, Ordering::Relaxed);

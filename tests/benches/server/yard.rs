@@ -1,11 +1,10 @@
 //! A server with its runner, an engine, a registry and a repository.
 
 use anyhow::{Context, Result, ensure};
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Value, json};
-use sha2::Sha256;
 use tests::{
-    DockerEngine, GitHttp, GitHttpOptions, Registry, Repo, Windlass, docker::BASE_IMAGE, git_http::publish, http_client,
+    DockerEngine, GitHttp, GitHttpOptions, Hook, Registry, Repo, Windlass, docker::BASE_IMAGE, git_http::publish,
+    http_client,
 };
 
 use crate::{
@@ -92,12 +91,9 @@ impl Yard {
             "head_commit": {"id": commit, "message": "a shop", "author": {"name": "Mei", "email": "mei@example.com"}},
         })
         .to_string();
-        let mut mac = Hmac::<Sha256>::new_from_slice(HOOK_SECRET.as_bytes())?;
-        mac.update(body.as_bytes());
-        let request = self.http.post(format!("{}/hooks/shop", self.place.url)).header("x-gitea-event", "push");
-        let request = request.header("x-gitea-delivery", commit).header("content-type", "application/json");
-        let request = request.header("x-gitea-signature", hex::encode(mac.finalize().into_bytes()));
-        request.body(body).send().await?.error_for_status()?;
+        let hook = Hook { event: "push", id: commit, body: body.into_bytes() };
+        let url = format!("{}/hooks/shop", self.place.url);
+        hook.signed(&self.http, &url, HOOK_SECRET)?.send().await?.error_for_status()?;
         Ok(())
     }
 

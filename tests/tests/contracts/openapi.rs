@@ -8,10 +8,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Value, json};
-use sha2::Sha256;
-use tests::{Part, Tier, evidence::record, parts::checkout, require};
+use tests::{Hook, Part, Tier, evidence::record, parts::checkout, require};
 
 use crate::{schema::Schemas, server::Server};
 
@@ -207,13 +205,9 @@ async fn held_runs(server: &mut Server) -> Result<()> {
         let hook = json!({"action": "opened", "number": pull_request, "pull_request": {
             "number": pull_request, "title": "a basket", "user": {"login": "eve"}, "head": side("eve"), "base": side("dev")}});
         let hook = hook.to_string();
-        let mut mac = Hmac::<Sha256>::new_from_slice(b"a secret of hooks")?;
-        mac.update(hook.as_bytes());
-        let request = server.lone.http.post(format!("{}/hooks/shop", server.lone.url));
-        let request = request.header("x-gitea-event", "pull_request").header("content-type", "application/json");
-        let request = request.header("x-gitea-delivery", format!("fork-{pull_request}"));
-        let request = request.header("x-gitea-signature", hex::encode(mac.finalize().into_bytes()));
-        request.body(hook).send().await?.error_for_status()?;
+        let (id, url) = (format!("fork-{pull_request}"), format!("{}/hooks/shop", server.lone.url));
+        let hook = Hook { event: "pull_request", id: &id, body: hook.into_bytes() };
+        hook.signed(&server.lone.http, &url, "a secret of hooks")?.send().await?.error_for_status()?;
         let number = held_run(server).await?;
         let template = format!("/api/v1/services/{{service}}/runs/{{number}}/{verb}");
         let path = fill(&template, "shop", &number);

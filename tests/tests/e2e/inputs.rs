@@ -3,11 +3,11 @@
 use std::{collections::BTreeSet, fs, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, ensure};
-use hmac::{Hmac, KeyInit, Mac};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use sha2::Sha256;
-use tests::{Refusal, Repo, Tier, docker::BASE_IMAGE, evidence::record, http_client, process::output, require};
+use tests::{
+    Hook, Refusal, Repo, Tier, docker::BASE_IMAGE, evidence::record, http_client, process::output, require, sign_hook,
+};
 
 use crate::{
     api::text,
@@ -251,10 +251,10 @@ async fn bad_hooks(world: &World) -> Result<()> {
         json!({ "ref": "refs/heads/main", "after": commit, "head_commit": head }).to_string()
     };
     let new = push("1234567890123456789012345678901234567890");
-    let signature = sign(&service.secret, &new)?;
+    let signature = sign_hook(&service.secret, new.as_bytes())?;
     let large = " ".repeat(6 << 20);
-    let large_signature = sign(&service.secret, &large)?;
-    let wrong = sign("another secret", &new)?;
+    let large_signature = sign_hook(&service.secret, large.as_bytes())?;
+    let wrong = sign_hook("another secret", new.as_bytes())?;
     let cases = [
         ("forged", &new, Some(&wrong), StatusCode::FORBIDDEN),
         ("unsigned", &new, None, StatusCode::FORBIDDEN),
@@ -266,7 +266,7 @@ async fn bad_hooks(world: &World) -> Result<()> {
         ensure!(status == wanted, "a hook that is {what} was answered {status}");
     }
     let known = push(&commit);
-    let signature = sign(&service.secret, &known)?;
+    let signature = sign_hook(&service.secret, known.as_bytes())?;
     for _ in 0..3 {
         let status = hook(world, &service, "replayed", &known, Some(&signature)).await?;
         ensure!(status == StatusCode::ACCEPTED, "a replayed hook was answered {status}");
@@ -288,19 +288,10 @@ async fn bad_hooks(world: &World) -> Result<()> {
     Ok(())
 }
 
-fn sign(secret: &str, body: &str) -> Result<String> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes())?;
-    mac.update(body.as_bytes());
-    Ok(hex::encode(mac.finalize().into_bytes()))
-}
-
 async fn hook(world: &World, service: &Service, id: &str, body: &str, signature: Option<&str>) -> Result<StatusCode> {
     let url = format!("{}/hooks/{}", world.base, service.name);
-    let mut request = http_client().post(url).header("x-gitea-event", "push").header("x-gitea-delivery", id);
-    if let Some(signature) = signature {
-        request = request.header("x-gitea-signature", signature);
-    }
-    Ok(request.header("content-type", "application/json").body(body.to_owned()).send().await?.status())
+    let hook = Hook { event: "push", id, body: body.to_owned().into_bytes() };
+    Ok(hook.request(&http_client(), &url, signature).send().await?.status())
 }
 
 /// The mail waits and is tried again, the API says so, and it comes when the server takes mails again.

@@ -2,14 +2,18 @@
 
 use std::{fs, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tests::{DockerEngine, Repo, Windlass, http_client};
+use tests::{DockerEngine, Hook, Repo, Windlass, http_client};
+use url::Url;
 
 const SOON: Duration = Duration::from_secs(90);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// What a stranger calls their pull request.
+pub(crate) const STRANGERS_TITLE: &str = "Mine bitcoin";
 
 /// The demo and what was done with it.
 pub(crate) struct Developer {
@@ -17,6 +21,8 @@ pub(crate) struct Developer {
     pub(crate) password: String,
     /// A run whose step failed.
     pub(crate) bad_run: u64,
+    /// The run of a stranger's commit, of the service `stranger`, that waits for a person's word.
+    pub(crate) held_run: u64,
     /// A release that waits for a decision.
     pub(crate) open_release: u64,
     /// The path of the link in the mail of that release.
@@ -51,6 +57,7 @@ impl Developer {
             base,
             password,
             bad_run: 4,
+            held_run: 1,
             open_release: 0,
             link_path: String::new(),
             token,
@@ -59,6 +66,8 @@ impl Developer {
             folder,
         };
         developer.fill().await?;
+        developer.secrets().await?;
+        developer.stranger(&clone).await?;
         Ok(developer)
     }
 
@@ -92,6 +101,39 @@ impl Developer {
         self.open_release = self.newest_open_release().await?;
         self.link_path = self.link_of(self.open_release).await?;
         Ok(())
+    }
+
+    async fn secrets(&self) -> Result<()> {
+        let value = json!({"value": "a value that nobody sees again"});
+        self.send(Method::PUT, "services/shop/secrets/DEPLOY_KEY", value.clone()).await?;
+        self.send(Method::PUT, "secrets/REGISTRY_MIRROR", value).await?;
+        Ok(())
+    }
+
+    /// A fork's pull request to another service of the same repository.
+    async fn stranger(&self, clone: &str) -> Result<()> {
+        let address = Url::parse(clone)?;
+        let mut bare = address.clone();
+        let cannot = |()| anyhow!("the demo's address takes no user");
+        bare.set_username("").map_err(cannot)?;
+        bare.set_password(None).map_err(cannot)?;
+        let login = json!({"kind": "token", "user": address.username(), "token": address.password()});
+        let service = json!({
+            "name": "stranger", "repository_url": bare, "credential": login, "hook_secret": "stranger's hooks",
+            // Its branches make no run.
+            "release_branch": "none", "poll_interval_ms": 0,
+        });
+        self.post("services", service).await?;
+        let commit = self.repo.head()?;
+        let side = |name: &str| json!({"ref": "main", "sha": commit, "repo": {"full_name": name}});
+        let body = json!({"action": "opened", "number": 7, "pull_request": {
+            "number": 7, "title": STRANGERS_TITLE, "user": {"login": "eve"},
+            "head": side("eve/shop"), "base": side("dev/shop")}});
+        let hook = Hook { event: "pull_request", id: "from-a-fork", body: body.to_string().into_bytes() };
+        let url = format!("{}/hooks/stranger", self.base);
+        hook.signed(&http_client(), &url, "stranger's hooks")?.send().await?.error_for_status()?;
+        let path = format!("services/stranger/runs/{}", self.held_run);
+        self.until(&path, |run| run["state"] == "held" && run["proposal"].is_object()).await.map(drop)
     }
 
     /// Pushes a commit; its hash.
@@ -167,8 +209,12 @@ impl Developer {
     }
 
     async fn post(&self, path: &str, body: Value) -> Result<Value> {
+        self.send(Method::POST, path, body).await
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Value) -> Result<Value> {
         let url = format!("{}/api/v1/{path}", self.base);
-        let answer = http_client().post(url).bearer_auth(&self.token).json(&body).send().await?;
+        let answer = http_client().request(method, url).bearer_auth(&self.token).json(&body).send().await?;
         Ok(answer.error_for_status()?.json().await?)
     }
 

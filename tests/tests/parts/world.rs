@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 use tests::{
     Browser, BrowserOptions, DockerEngine, Gitea, Part, Refusal, Registry, Repo, Smtp, SmtpOptions, SmtpTls, Sshd,
-    docker::BASE_IMAGE, http_client, process::output, process::pid_alive, require,
+    docker::BASE_IMAGE, http_client, process::output, process::pid_alive, require, sign_hook,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -101,7 +101,7 @@ async fn a_push_to_gitea_calls_the_webhook_with_a_signature() -> Result<()> {
     let (head, body) = delivery.split_once("\r\n\r\n").unwrap_or_default();
     let head = head.to_ascii_lowercase();
     ensure!(head.contains("x-gitea-event: push"), "{head}");
-    ensure!(head.contains(&format!("x-gitea-signature: {}", hmac_sha256("s3cret", body.as_bytes())?)), "{head}");
+    ensure!(head.contains(&format!("x-gitea-signature: {}", sign_hook("s3cret", body.as_bytes())?)), "{head}");
     let body: serde_json::Value = serde_json::from_str(body)?;
     ensure!(body["after"] == json!(commit) && body["ref"] == json!("refs/heads/main"));
 
@@ -329,13 +329,6 @@ async fn receive(listener: &TcpListener) -> Result<String> {
         ensure!(count > 0, "the connection ended within the request");
         data.extend_from_slice(&more[..count]);
     }
-}
-
-fn hmac_sha256(key: &str, data: &[u8]) -> Result<String> {
-    use hmac::{Hmac, KeyInit, Mac};
-    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(key.as_bytes())?;
-    mac.update(data);
-    Ok(hex::encode(mac.finalize().into_bytes()))
 }
 
 /// Sends a mail with curl: a client that is not ours.

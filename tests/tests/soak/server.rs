@@ -1,11 +1,9 @@
 //! A real `windlass serve` without an engine, as a forge and a person see it.
 
 use anyhow::Result;
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use reqwest::Response;
 use serde_json::{Value, json};
-use sha2::Sha256;
-use tests::LoneServer;
+use tests::{Hook, LoneServer};
 
 const SECRET: &str = "the secret of the hooks";
 
@@ -50,12 +48,8 @@ impl Door {
 
     /// Sends a hook of Gitea as the forge signs it.
     pub(crate) async fn hook(&self, event: &str, id: &str, body: Vec<u8>) -> Result<Response> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes())?;
-        mac.update(&body);
-        let request = self.http.post(format!("{}/hooks/shop", self.url));
-        let request = request.header("x-gitea-event", event).header("x-gitea-delivery", id);
-        let request = request.header("x-gitea-signature", hex::encode(mac.finalize().into_bytes()));
-        Ok(request.header("content-type", "application/json").body(body).send().await?)
+        let url = format!("{}/hooks/shop", self.url);
+        Ok(Hook { event, id, body }.signed(&self.http, &url, SECRET)?.send().await?)
     }
 }
 

@@ -1,0 +1,49 @@
+//! Hooks as Gitea sends and signs them. Not here: what a hook says.
+
+use anyhow::Result;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use reqwest::{Client, RequestBuilder};
+use sha2::Sha256;
+
+/// The signature of a body: HMAC-SHA256 with the service's secret, in hex
+/// (<https://docs.gitea.com/usage/repository/webhooks>).
+///
+/// # Errors
+/// When the secret is no key, which none is known to be.
+pub fn sign_hook(secret: &str, body: &[u8]) -> Result<String> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes())?;
+    mac.update(body);
+    Ok(hex::encode(mac.finalize().into_bytes()))
+}
+
+/// One hook: its event, the forge's id of it, its body.
+#[derive(Clone, Debug)]
+pub struct Hook<'a> {
+    /// `push`, `pull_request`.
+    pub event: &'a str,
+    /// The forge's id of this delivery: the same one again is a repeat.
+    pub id: &'a str,
+    /// JSON.
+    pub body: Vec<u8>,
+}
+
+impl Hook<'_> {
+    /// The request to `url` (`…/hooks/{service}`); without a signature where there is none.
+    pub fn request(&self, http: &Client, url: &str, signature: Option<&str>) -> RequestBuilder {
+        let request = http.post(url).header("x-gitea-event", self.event).header("x-gitea-delivery", self.id);
+        let request = request.header("content-type", "application/json");
+        match signature {
+            Some(signature) => request.header("x-gitea-signature", signature),
+            None => request,
+        }
+        .body(self.body.clone())
+    }
+
+    /// The same, signed with the service's secret.
+    ///
+    /// # Errors
+    /// As [`sign_hook`].
+    pub fn signed(&self, http: &Client, url: &str, secret: &str) -> Result<RequestBuilder> {
+        Ok(self.request(http, url, Some(&sign_hook(secret, &self.body)?)))
+    }
+}
