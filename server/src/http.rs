@@ -11,6 +11,6 @@ pub mod remote;
 pub mod request_id;
 pub mod router;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod ui;
 pub mod webhooks;

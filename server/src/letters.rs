@@ -120,3 +120,41 @@ fn letter(mail: Result<Mail, crate::http::ui::RenderError>) -> Result<Letter, St
     let Mail { subject, html, text } = mail.map_err(|error| format!("the mail could not be written: {error}"))?;
     Ok(Letter { subject, html, text })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        http::tests::markup::{MARK, hostile, obeyed},
+        testing::{TESTER, test_app},
+    };
+
+    #[tokio::test]
+    async fn text_of_others_never_becomes_markup_or_a_header_of_a_mail() {
+        let stage = test_app();
+        let id = hostile(&stage).await.release();
+        let (release, approval) = (stage.app.release(&id).unwrap(), stage.app.approval(&id).unwrap());
+        for language in ["en", "zh-CN"] {
+            let facts = Facts {
+                language: language.into(),
+                now: stage.app.now(),
+                url: stage.app.approval_url(&approval, TESTER),
+                test_url: "http://shop.test.localhost/".into(),
+                live: Some(release.clone()),
+                steps_passed: 1,
+                release: release.clone(),
+                approval: approval.clone(),
+            };
+            for letter in [TemplateLetters.approval(&facts), TemplateLetters.code(&facts, "123456", 60_000)] {
+                let letter = letter.unwrap();
+                // A mail has its styles within, under a policy of its own where it is shown.
+                let found: Vec<String> =
+                    obeyed(&letter.html).into_iter().filter(|found| !found.starts_with("style=")).collect();
+                assert_eq!(found, Vec::<String>::new(), "{}", letter.html);
+                assert!(!letter.subject.chars().any(char::is_control), "{:?}", letter.subject);
+            }
+            let letter = TemplateLetters.approval(&facts).unwrap();
+            assert!(letter.html.contains(MARK), "nothing of the corpus is in the mail: {}", letter.html);
+        }
+    }
+}

@@ -3,6 +3,7 @@
 mod access;
 mod guards;
 mod limits;
+pub(crate) mod markup;
 mod sessions;
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
