@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs and builds the real parts that the tests use: `make parts`, or `scripts/parts.sh [PART…]`.
-# Parts: debian base axe cargo-deny helm gitea, and bench for `make bench`, cargo-mutants for `make mutants`.
+# Parts: debian base axe prometheus cargo-deny helm gitea, and bench for `make bench`, cargo-mutants for `make mutants`.
 # What is there already is left alone, so a second call takes a second.
 # What takes minutes to build goes, keyed by version, into WINDLASS_PARTS_DIR (default ~/.cache/windlass-parts).
 set -euo pipefail
@@ -126,6 +126,22 @@ axe() {
     rm -rf "$tmp"
 }
 
+# Unpacked and not installed: Debian's package brings a service and the libraries of a page that nobody opens.
+prometheus() {
+    local home="$PARTS_DIR/prometheus" tmp
+    if [ -x "$home/usr/bin/promtool" ]; then say "prometheus: is there"; return; fi
+    command -v dpkg >/dev/null || { lack prometheus "this is not a Debian system: put prometheus and promtool into $home/usr/bin"; return; }
+    tmp=$(mktemp -d "$PARTS_DIR/prometheus.XXXXXX")
+    if (cd "$tmp" && apt-get download -q prometheus >/dev/null 2>&1 && dpkg -x prometheus_*.deb new); then
+        mkdir -p "$home/usr/bin"
+        mv "$tmp"/new/usr/bin/prometheus "$tmp"/new/usr/bin/promtool "$home/usr/bin/"
+        say "prometheus: fetched $(cd "$tmp" && ls prometheus_*.deb)"
+    else
+        lack prometheus "apt-get download prometheus failed"
+    fi
+    rm -rf "$tmp"
+}
+
 # The base image of the tests, FROM scratch: one static busybox with all its names.
 base() {
     local version home tmp
@@ -184,14 +200,14 @@ cargo_tool() {
     rm -rf "$home/target"
 }
 
-[ $# -gt 0 ] || set -- debian base axe cargo-deny helm gitea
+[ $# -gt 0 ] || set -- debian base axe prometheus cargo-deny helm gitea
 for part in "$@"; do
     started=$SECONDS
     case $part in
-    debian | bench | gitea | axe | base | helm) "$part" ;;
+    debian | bench | gitea | axe | base | helm | prometheus) "$part" ;;
     cargo-deny) cargo_deny ;;
     cargo-mutants) cargo_mutants ;;
-    *) say "no part is called $part; there are: debian base axe cargo-deny helm gitea, bench and cargo-mutants"; exit 2 ;;
+    *) say "no part is called $part; there are: debian base axe prometheus cargo-deny helm gitea, bench and cargo-mutants"; exit 2 ;;
     esac
     took=$((SECONDS - started))
     [ $took -lt 2 ] || say "$part: took $took s"

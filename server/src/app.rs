@@ -12,6 +12,8 @@ pub mod health;
 pub mod journal;
 pub mod keys;
 pub mod log;
+pub mod metrics;
+mod observed;
 pub mod queue;
 pub mod releases;
 pub mod retention;
@@ -168,6 +170,7 @@ pub struct App {
     hashing: Semaphore,
     streams: Arc<Semaphore>,
     looks: health::Looks,
+    metrics: metrics::Metrics,
     work_for_runners: Notify,
     locks: Mutex<HashMap<ServiceName, Arc<tokio::sync::Mutex<()>>>>,
     promotions: Mutex<HashMap<ReleaseId, (u64, u64)>>,
@@ -209,6 +212,7 @@ impl App {
             hashing: Semaphore::new(accounts::HASHING_PARALLEL_MAX),
             streams,
             looks: health::Looks::default(),
+            metrics: metrics::Metrics::default(),
             work_for_runners: Notify::new(),
             locks,
             promotions: Mutex::default(),
@@ -246,6 +250,12 @@ impl App {
     #[must_use]
     pub fn keys(&self) -> &Keys {
         &self.keys
+    }
+
+    /// What the server counts of itself.
+    #[must_use]
+    pub fn metrics(&self) -> &metrics::Metrics {
+        &self.metrics
     }
 
     /// What tells this server from another one on the same engine; it outlives the key.

@@ -84,6 +84,9 @@ pub struct Config {
     /// The server's own bounds.
     #[serde(default)]
     pub bounds: Bounds,
+    /// What the server tells of itself under `/metrics`, in Prometheus's text format.
+    #[serde(default)]
+    pub metrics: MetricsSettings,
     /// What is kept, and for how long. Something goes only when it is over both its number and its age. What is live, may
     /// be rolled back to, waits or runs always stays, and so does the journal.
     #[serde(default)]
@@ -322,6 +325,26 @@ pub struct RunnerSettings {
 impl Default for RunnerSettings {
     fn default() -> Self {
         Self { name: "embedded".into(), parallel_runs: 2 }
+    }
+}
+
+/// What the server tells of itself.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetricsSettings {
+    /// Where `/metrics`, and nothing else, is served to whoever can reach it, such as `127.0.0.1:9464`. None: only at
+    /// `listen`, to who signs in or has a token.
+    #[schemars(with = "Option<String>")]
+    pub listen: Option<SocketAddr>,
+    /// Revisions whose requests at the gateway are told one by one; those in the table come first.
+    pub revisions_max: usize,
+    /// The age up to which a look at engine, registries and mail is told again, in milliseconds.
+    pub health_every_ms: u64,
+}
+
+impl Default for MetricsSettings {
+    fn default() -> Self {
+        Self { listen: None, revisions_max: 300, health_every_ms: 60_000 }
     }
 }
 

@@ -12,7 +12,10 @@ pub mod rollout;
 pub mod sweep;
 pub mod traffic;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use integrations::{
     docker::{Engine, EngineConfig, RegistryAuth},
@@ -197,10 +200,13 @@ impl Drivers {
         let kind = pending.effect.kind().word();
         tracing::debug!(effect = key, failures = pending.failures, "performing");
         crash::point(kind, "before");
+        let began = Instant::now();
         let outcome = match self.act(&pending.effect).await {
             Ok(outcome) => outcome,
             Err(TryAgain(error)) => Outcome::Retry(error),
         };
+        let performed = matches!(outcome, Outcome::Done(..));
+        self.app.metrics().effect(pending.effect.kind(), began.elapsed(), performed);
         crash::point(kind, "answered");
         self.store_outcome(key, pending, &outcome, shutdown).await;
     }

@@ -4,6 +4,7 @@ pub mod access;
 pub mod api;
 pub mod events;
 pub mod extract;
+pub mod metrics;
 pub mod openapi;
 pub mod pages;
 pub mod problem;

@@ -16,7 +16,7 @@ use server::{
     },
     config::Config,
     driver::Drivers,
-    http::router,
+    http::{metrics, router},
     letters::TemplateLetters,
     store::{
         backup,
@@ -90,6 +90,18 @@ async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> 
         let agent = embedded_runner(&app, drivers.engine_config().clone())?;
         let shutdown = shutdown.clone();
         parts.spawn(async move { agent.run_forever(shutdown).await });
+    }
+    if let Some(listen) = app.config.metrics.listen {
+        let metrics = tokio::net::TcpListener::bind(listen)
+            .await
+            .with_context(|| format!("failed to listen on {listen} for metrics; is another windlass running?"))?;
+        let (app, shutdown) = (Arc::clone(&app), shutdown.clone());
+        parts.spawn(async move {
+            tokio::select! {
+                served = axum::serve(metrics, metrics::alone(app)).into_future() => drop(served),
+                () = shutdown.cancelled() => {}
+            }
+        });
     }
     tracing::info!(listen = %listener.local_addr()?, public = app.config.public_url, "serving");
     let service = router::router(Arc::clone(&app)).into_make_service_with_connect_info::<SocketAddr>();

@@ -26,6 +26,7 @@ use pipelines::{
     train::{Change, Train},
 };
 
+pub use engine::CommitTimes;
 pub use pipelines::trigger::SeenRef;
 pub use records::{
     Account, Delivery, DeliveryId, DeliveryState, NamedSecret, NewDelivery, Role, SealedSecrets, SecretScope,
@@ -403,6 +404,8 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// Those of writing.
     fn copy_to(&self, to: &std::path::Path) -> Result<(), StoreError>;
+    /// How many flushes there were since it was opened, and how long they took.
+    fn commit_times(&self) -> CommitTimes;
     /// What it occupies on disk, in bytes.
     ///
     /// # Errors

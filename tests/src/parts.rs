@@ -32,6 +32,8 @@ pub enum Part {
     Chromium,
     /// axe-core, the accessibility checker.
     Axe,
+    /// Prometheus and its promtool.
+    Prometheus,
     /// What the benches compare with and measure by: nginx, skopeo, wrk.
     Bench,
     /// The rights of root and `dockerd`, for an engine, a bridge or a mount of the test's own.
@@ -54,6 +56,7 @@ impl Part {
                 .or_else(|| (!is_root()).then(|| "sshd is started as root here, and this is not root".to_owned())),
             Part::Chromium => lack_program("chromium").or_else(|| lack_program("chromedriver")),
             Part::Axe => lack_file(&axe_script(), "axe"),
+            Part::Prometheus => lack_file(&prometheus_home().join("promtool"), "prometheus"),
             Part::Bench => ["nginx", "skopeo", "wrk"].into_iter().find_map(|name| {
                 program(name).is_none().then(|| format!("{name} is missing: run `scripts/parts.sh bench`"))
             }),
@@ -104,6 +107,12 @@ pub fn parts_dir() -> PathBuf {
         Some(dir) => dir.into(),
         None => PathBuf::from(env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache/windlass-parts"),
     }
+}
+
+/// The folder of Prometheus's programs.
+#[must_use]
+pub fn prometheus_home() -> PathBuf {
+    parts_dir().join("prometheus/usr/bin")
 }
 
 /// The root file system of the base image.

@@ -10,6 +10,8 @@ mod gateway;
 mod git;
 #[path = "parts/mail.rs"]
 mod mail;
+#[path = "parts/metrics.rs"]
+mod metrics;
 #[path = "parts/registry.rs"]
 mod registry;
 #[path = "parts/runner.rs"]

@@ -186,6 +186,7 @@ impl App {
     ) -> Result<ServerReply, AppError> {
         let logs = self.logs.clone();
         let run = id.to_string();
+        self.metrics.log(lines.len(), lines.iter().map(|line| line.text.len()).sum());
         let lines: Vec<logs::LogLine> = lines.into_iter().map(stored_line).collect();
         let appended = blocking(move || match logs.append(&run, &step, first_line, &lines) {
             // A repeat of the last lines after the step has ended: they are there.

@@ -11,6 +11,7 @@ use std::{
 use pipelines::time::UnixMs;
 
 use super::{App, retention::Swept, room::NoRoom};
+use crate::gateway::GatewayStats;
 
 /// A look is not repeated within this time.
 const FRESH: Duration = Duration::from_secs(2);
@@ -70,10 +71,18 @@ impl Finding {
 /// What is found, when it is there.
 pub type Findings<'a> = Pin<Box<dyn Future<Output = Vec<Finding>> + Send + 'a>>;
 
+/// What the gateway counts, when it is there.
+pub type GatewayReading<'a> = Pin<Box<dyn Future<Output = Option<GatewayStats>> + Send + 'a>>;
+
 /// Looks at outside parties. It may take as long as a party is given to answer, never longer; it changes nothing.
 pub trait Surroundings: Send + Sync {
     /// Looks at all of them at the same time.
     fn look(&self) -> Findings<'_>;
+
+    /// What the gateway counts; none where it does not answer.
+    fn gateway(&self) -> GatewayReading<'_> {
+        Box::pin(async { None })
+    }
 }
 
 /// Who looks, and what was last found.
@@ -100,9 +109,20 @@ impl App {
 
     /// How everything is that the server needs.
     pub async fn health(&self) -> Vec<Finding> {
+        self.health_within(FRESH).await
+    }
+
+    /// What the gateway counts; none where it does not answer.
+    pub(super) async fn gateway_stats(&self) -> Option<GatewayStats> {
+        let surroundings = self.looks.surroundings.get().and_then(Weak::upgrade)?;
+        surroundings.gateway().await
+    }
+
+    /// The same, where a look that is no older than `fresh` will do.
+    pub(super) async fn health_within(&self, fresh: Duration) -> Vec<Finding> {
         let mut last = self.looks.last.lock().await;
         if let Some((at, findings)) = &*last
-            && at.elapsed() < FRESH
+            && at.elapsed() < fresh
         {
             return findings.clone();
         }

@@ -120,6 +120,11 @@ impl EffectQueue {
         all
     }
 
+    /// Looks at each pending effect. Nobody else can meanwhile: `look` is to be short.
+    pub fn each(&self, mut look: impl FnMut(&PendingEffect)) {
+        self.lock().pending.values().for_each(&mut look);
+    }
+
     /// Pending effects of a service.
     #[must_use]
     pub fn of_service(&self, service: &ServiceName) -> Vec<PendingEffect> {

@@ -14,7 +14,11 @@ use pipelines::{
     train::{Change, Event, Records, Refusal, Train, decide},
 };
 
-use super::{App, AppError, agents::is_last};
+use super::{
+    App, AppError,
+    agents::is_last,
+    observed::{Observed, observed},
+};
 use crate::{
     crash,
     store::{DeliveryId, DeliveryState, SeenRef, Store, TrainChange},
@@ -205,6 +209,7 @@ impl App {
         let at = self.now();
         let mut decided: Vec<Change> = Vec::with_capacity(events.len());
         let mut applied = Applied::default();
+        let mut seen: Vec<Observed> = Vec::new();
         for event in &events {
             let overlay = Overlay { store: &*self.store, decided: &decided };
             let change = decide(&record, &train, &overlay, event, at)?;
@@ -213,6 +218,7 @@ impl App {
                 applied.runs.extend(change.runs.values().next_back().map(|run| run.id.clone()));
             }
             train = change.train.clone();
+            seen.extend(observed(&overlay, &change, at));
             decided.push(change);
         }
         let delivery = extras.delivery.map(|(id, state)| match (state, applied.runs.first()) {
@@ -241,6 +247,7 @@ impl App {
         let for_runners =
             effects.pending.iter().any(|(_, pending)| matches!(pending.effect, Effect::ExecuteRun { .. }));
         self.queue.take(effects);
+        seen.iter().for_each(|seen| self.metrics.observed(seen));
         if for_runners {
             self.work_for_runners.notify_waiters();
         }

@@ -7,7 +7,7 @@ use integrations::registry::{RegistryError, Repository};
 
 use super::{Drivers, RegistryHandle, TryAgain};
 use crate::{
-    app::health::{Finding, Findings, Surroundings, Verdict},
+    app::health::{Finding, Findings, GatewayReading, Surroundings, Verdict},
     config::RegistrySettings,
 };
 
@@ -45,6 +45,11 @@ impl Surroundings for Drivers {
             );
             vec![engine, test, production, mail, gateway]
         })
+    }
+
+    fn gateway(&self) -> GatewayReading<'_> {
+        let limit = Duration::from_millis(self.app.config.bounds.health_answer_ms);
+        Box::pin(async move { tokio::time::timeout(limit, self.traffic.client().stats()).await.ok()?.ok() })
     }
 }
 

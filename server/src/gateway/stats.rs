@@ -202,6 +202,24 @@ pub struct RevisionStats {
 }
 
 impl RevisionStats {
+    /// Adds what was counted of the same revision under another host.
+    pub fn add(&mut self, other: &Self) {
+        let add = |sum: &mut [u64], more: &[u64]| sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+        self.weight = self.weight.max(other.weight);
+        self.in_flight += other.in_flight;
+        self.requests += other.requests;
+        self.errors += other.errors;
+        self.connect_failures += other.connect_failures;
+        self.timeouts += other.timeouts;
+        self.broken_answers += other.broken_answers;
+        self.client_aborts += other.client_aborts;
+        self.retries += other.retries;
+        self.fallbacks_away += other.fallbacks_away;
+        self.latency_sum_us += other.latency_sum_us;
+        add(&mut self.by_class, &other.by_class);
+        add(&mut self.latency, &other.latency);
+    }
+
     /// What happened between `earlier` and `self`. `None` when they are not two readings of one
     /// counter: another revision, or the gateway was started anew in between.
     #[must_use]

@@ -13,7 +13,7 @@ use axum::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use subtle::ConstantTimeEq;
 
-use super::{problem::Problem, remote::Remote};
+use super::{metrics::PATH as METRICS, problem::Problem, remote::Remote};
 use crate::app::{App, Role, accounts::Caller, sessions::SeenFrom, throttle::WrongProof};
 
 /// Name of the form field and of the header that prove that a form comes from our page.
@@ -207,7 +207,9 @@ async fn check(app: &App, access: Access, request: Request) -> Result<Request, B
     }
     let Access::Role(role) = access else { return Ok(request) };
     let Some(caller) = request.extensions().get::<Caller>() else {
-        let wants_page = request.method() == Method::GET && !request.uri().path().starts_with("/api/");
+        let path = request.uri().path();
+        let is_for_programs = path.starts_with("/api/") || path == METRICS;
+        let wants_page = request.method() == Method::GET && !is_for_programs;
         return Err(Box::new(if wants_page {
             let back = request.uri().path_and_query().map_or("/", |path| path.as_str());
             let back: String = url::form_urlencoded::byte_serialize(back.as_bytes()).collect();

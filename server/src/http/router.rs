@@ -6,7 +6,7 @@ use axum::{
     Router,
     extract::{DefaultBodyLimit, Request, State},
     http::{HeaderName, HeaderValue, Method, StatusCode, header},
-    middleware::{Next, from_fn, from_fn_with_state},
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{MethodRouter, get, post},
 };
@@ -17,7 +17,7 @@ use utoipa_axum::{router::UtoipaMethodRouter, routes as docs};
 use super::{
     access::{Access, admit, identify, is_https},
     api::{accounts, backup, board, login, logs, releases, rollouts, runs, secrets, server, services},
-    events, openapi, pages,
+    events, metrics, openapi, pages,
     problem::Problem,
     remote::locate,
     ui::assets,
@@ -192,6 +192,7 @@ fn public_routes(routes: Routes) -> Routes {
 #[rustfmt::skip]
 fn delivery_pages(routes: Routes) -> Routes {
     routes
+        .add(GET, metrics::PATH, ALL, get(metrics::show_metrics))
         .add(GET, "/", ALL, get(pages::board::show_board))
         .add(GET, "/needs-you", ALL, get(pages::board::show_needs_you))
         .add(GET, "/search", ALL, get(pages::search::show_search))
@@ -334,7 +335,10 @@ pub(super) fn surrounded(app: Arc<App>, routes: Routes) -> Router {
         .layer(fixed("cross-origin-resource-policy", "same-origin"))
         .layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, HeaderValue::from_static("no-store")));
     let router = if is_https(&app) { router.layer(fixed("strict-transport-security", TRANSPORT)) } else { router };
-    router.layer(CatchPanicLayer::custom(panicked)).layer(from_fn(super::request_id::number_request)).with_state(app)
+    router
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn_with_state(Arc::clone(&app), super::request_id::number_request))
+        .with_state(app)
 }
 
 fn fixed(name: &'static str, value: &'static str) -> SetResponseHeaderLayer<HeaderValue> {

@@ -29,7 +29,9 @@ use sha2::{Digest as _, Sha256};
 
 use self::proof::{Against, Proof, Stamp, verify};
 use super::{problem::Problem, remote::Remote};
-use crate::app::{App, AppError, HookContent, NewDelivery, Recorded, throttle::WrongProof};
+use crate::app::{
+    App, AppError, DeliveryId, HookContent, NewDelivery, Recorded, metrics::HookFate, throttle::WrongProof,
+};
 
 /// Characters of a forge's words that are kept: an id, an event, a subject.
 const WORDS_CHARS_MAX: usize = 200;
@@ -58,9 +60,26 @@ pub async fn receive_hook(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    match receive(&app, &service, remote, &headers, body).await {
-        Ok(response) => response,
-        Err(problem) => problem.into_response(),
+    let envelope = FORGES.iter().find_map(|forge| forge(&headers));
+    let forge = envelope.as_ref().map_or("unknown", |envelope| envelope.forge);
+    match receive(&app, &service, remote, &headers, body, envelope).await {
+        Ok((id, repeat)) => {
+            app.metrics().hook(forge, if repeat { HookFate::Repeat } else { HookFate::Recorded });
+            (StatusCode::ACCEPTED, Json(json!({ "delivery": id, "repeat": repeat }))).into_response()
+        }
+        Err(problem) => {
+            app.metrics().hook(forge, fate(&problem));
+            problem.into_response()
+        }
+    }
+}
+
+fn fate(problem: &Problem) -> HookFate {
+    match problem.status {
+        403 => HookFate::Refused,
+        429 | 503 => HookFate::Shed,
+        500.. => HookFate::Failed,
+        _ => HookFate::Unreadable,
     }
 }
 
@@ -80,8 +99,9 @@ async fn receive(
     remote: String,
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Response, Problem> {
-    let envelope = FORGES.iter().find_map(|forge| forge(headers)).ok_or_else(|| {
+    envelope: Option<Envelope>,
+) -> Result<(DeliveryId, bool), Problem> {
+    let envelope = envelope.ok_or_else(|| {
         Problem::new(StatusCode::BAD_REQUEST, "unknown-hook", "the hook is of no forge that Windlass knows")
             .next("use a hook of GitHub, Gitea, Forgejo, GitLab or Bitbucket")
     })?;
@@ -136,11 +156,10 @@ async fn receive(
             return Err(Problem::new(StatusCode::BAD_REQUEST, "bad-hook", why));
         }
     }
-    let (id, repeat) = match app.delivery_record(delivery).await? {
+    Ok(match app.delivery_record(delivery).await? {
         Recorded::New(id) => (id, false),
         Recorded::Repeat(id) => (id, true),
-    };
-    Ok((StatusCode::ACCEPTED, Json(json!({ "delivery": id, "repeat": repeat }))).into_response())
+    })
 }
 
 /// Has a refused hook listed. Beside the answer, which is not to take longer for a service that exists; and not each one,

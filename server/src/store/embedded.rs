@@ -22,9 +22,9 @@ use pipelines::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
-    Account, Delivery, DeliveryId, DeliveryState, EffectsChanged, Forget, NamedSecret, NewDelivery, NewEntry, Page,
-    Recorded, SealedAnew, SealedSecrets, SecretScope, SecretUse, SeenRef, Session, Store, StoreError, Stored, Token,
-    TrainChange,
+    Account, CommitTimes, Delivery, DeliveryId, DeliveryState, EffectsChanged, Forget, NamedSecret, NewDelivery,
+    NewEntry, Page, Recorded, SealedAnew, SealedSecrets, SecretScope, SecretUse, SeenRef, Session, Store, StoreError,
+    Stored, Token, TrainChange,
     engine::{Batch, Direction, Engine, KeyRange, Table},
     tables::{
         ACCOUNTS, APPROVALS, DELIVERIES, DELIVERIES_BY_FORGE_ID, DELIVERIES_BY_SERVICE, EFFECTS, IMAGES, JOURNAL,
@@ -653,6 +653,10 @@ impl Store for EmbeddedStore {
 
     fn copy_to(&self, to: &std::path::Path) -> Result<(), StoreError> {
         Ok(self.engine.backup(to)?)
+    }
+
+    fn commit_times(&self) -> CommitTimes {
+        self.engine.commit_times()
     }
 
     fn size_bytes(&self) -> Result<u64, StoreError> {

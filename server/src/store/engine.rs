@@ -6,6 +6,7 @@ mod commit;
 mod memory;
 mod redb;
 mod sled;
+mod times;
 
 use std::fmt;
 use std::io;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 
 pub use batch::{Batch, Table};
 pub use commit::Pending;
+pub use times::CommitTimes;
 
 use commit::Grouped;
 
@@ -84,6 +86,9 @@ pub trait Engine: fmt::Debug + Send + Sync {
 
     /// Why commits are refused at the moment, if the last one was; for a health page.
     fn trouble(&self) -> Option<EngineError>;
+
+    /// How many flushes there were since it was opened, and how long they took.
+    fn commit_times(&self) -> CommitTimes;
 }
 
 /// What went wrong.

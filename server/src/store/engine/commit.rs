@@ -8,9 +8,11 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
+use super::times::{CommitTimes, Times};
 use super::{Backend, Batch, Changes, Direction, Engine, EngineConfig, EngineError, KeyRange, Record, Table};
 
 /// The answer to a submitted batch, to be awaited. Dropping it does not take the batch back.
@@ -54,6 +56,7 @@ pub(super) struct Grouped<B> {
     queue: Option<SyncSender<Job>>,
     committer: Option<JoinHandle<()>>,
     trouble: Arc<Mutex<Option<EngineError>>>,
+    times: Arc<Times>,
     batch_bytes: usize,
 }
 
@@ -61,12 +64,14 @@ impl<B: Backend> Grouped<B> {
     pub(super) fn start(backend: B, config: &EngineConfig) -> Result<Self, EngineError> {
         let backend = Arc::new(backend);
         let trouble = Arc::new(Mutex::new(None));
+        let times = Arc::new(Times::default());
         let (queue, jobs) = sync_channel(config.queue_batches);
         let mut committer = Committer {
             backend: Arc::clone(&backend),
             jobs,
             carried: None,
             trouble: Arc::clone(&trouble),
+            times: Arc::clone(&times),
             group_batches: config.group_batches,
             group_bytes: config.group_bytes,
         };
@@ -76,6 +81,7 @@ impl<B: Backend> Grouped<B> {
             queue: Some(queue),
             committer: Some(committer),
             trouble,
+            times,
             batch_bytes: config.batch_bytes,
         })
     }
@@ -153,6 +159,10 @@ impl<B: Backend> Engine for Grouped<B> {
     fn trouble(&self) -> Option<EngineError> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    fn commit_times(&self) -> CommitTimes {
+        self.times.read()
+    }
 }
 
 struct Committer<B> {
@@ -161,6 +171,7 @@ struct Committer<B> {
     /// A job that did not fit into the last group.
     carried: Option<Job>,
     trouble: Arc<Mutex<Option<EngineError>>>,
+    times: Arc<Times>,
     group_batches: usize,
     group_bytes: usize,
 }
@@ -200,8 +211,10 @@ impl<B: Backend> Committer<B> {
             }
             answers.push((answer, verdict));
         }
+        let began = Instant::now();
         let written = if changes.is_empty() { Ok(()) } else { self.backend.write(&changes) };
         if !changes.is_empty() {
+            self.times.flushed(answers.len(), began.elapsed(), written.is_ok());
             *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = written.as_ref().err().cloned();
         }
         for (answer, verdict) in answers {

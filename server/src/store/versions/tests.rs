@@ -32,7 +32,7 @@ use super::{
         Account, Delivery, DeliveryId, NamedSecret, SealedSecrets, SecretUse, SeenRef, Session, Store, StoreError,
         Token,
         embedded::EmbeddedStore,
-        engine::{self, Batch, Engine, EngineConfig, EngineError, EngineKind, Pending, Record},
+        engine::{self, Batch, CommitTimes, Engine, EngineConfig, EngineError, EngineKind, Pending, Record},
         tables::{self, META},
     },
     *,
@@ -142,6 +142,9 @@ impl Engine for Mortal {
     }
     fn trouble(&self) -> Option<EngineError> {
         None
+    }
+    fn commit_times(&self) -> CommitTimes {
+        self.engine.commit_times()
     }
 }
 
