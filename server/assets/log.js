@@ -29,20 +29,20 @@ export function log(root) {
   }
 
   // Lines come as markup that the server wrote and escaped, one <p> each; false where their step is not on the page yet.
+  // The layout is looked at once for all of them: a busy log brings hundreds.
   function add(html) {
     const box = document.createElement("template");
     box.innerHTML = html;
-    for (const line of [...box.content.children]) {
-      if (document.getElementById(line.id)) continue;
-      const step = document.getElementById(line.dataset.in);
-      if (!step) return false;
-      const stay = follow && atEnd();
-      step.append(line);
+    const lines = [...box.content.children].filter((line) => !line.id || !document.getElementById(line.id));
+    if (lines.some((line) => !document.getElementById(line.dataset.in))) return false;
+    const stay = follow && atEnd();
+    for (const line of lines) {
+      document.getElementById(line.dataset.in).append(line);
       if (line.classList.contains("err")) root.dataset.errors += `${line.id.slice(1)} `;
-      const lines = root.querySelectorAll("p[id]");
-      if (lines.length > SHOWN_MAX) lines[0].remove();
-      if (stay) toEnd(); else { unseen += 1; count(); }
     }
+    const shown = root.querySelectorAll("p[id]");
+    for (let n = 0; n < shown.length - SHOWN_MAX; n += 1) shown[n].remove();
+    if (stay) toEnd(); else { unseen += lines.length; count(); }
     return true;
   }
 

@@ -11,6 +11,7 @@ pub mod deliveries;
 pub mod health;
 pub mod journal;
 pub mod keys;
+pub mod load;
 pub mod log;
 pub mod metrics;
 mod observed;
@@ -40,7 +41,7 @@ use pipelines::{
     time::UnixMs,
     train::Refusal,
 };
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, Semaphore};
 
 pub use crate::store::{
     Account, Delivery, DeliveryId, DeliveryState, NewDelivery, Page, Recorded, Role, StoreError, Token,
@@ -95,6 +96,16 @@ pub enum AppError {
     /// A step's log could not be read or written.
     #[error("the log store failed")]
     Logs(#[source] LogError),
+    /// As much of it waits as the configuration allows: it may be asked again when some of it is done.
+    #[error("{detail}")]
+    Full {
+        /// What, for whoever asked.
+        detail: String,
+        /// Others are served all the same: it is one service that has too much waiting.
+        of_service: bool,
+        /// When it may be asked again, in seconds.
+        retry_after_s: u32,
+    },
     /// The disk is nearly full: nothing new begins, so that what is under way can end.
     #[error("only {} MiB are free under the state folder, and {} MiB are kept for finishing what has begun", .free_bytes >> 20, .min_bytes >> 20)]
     NoRoom {
@@ -118,6 +129,7 @@ impl AppError {
         matches!(
             self,
             Self::NoRoom { .. }
+                | Self::Full { .. }
                 | Self::Store(StoreError::Engine(EngineError::DiskFull | EngineError::ReadOnly | EngineError::Busy))
                 | Self::Logs(LogError::DiskFull | LogError::ReadOnly)
         )
@@ -168,7 +180,8 @@ pub struct App {
     throttles: throttle::Throttles,
     sessions: sessions::Sessions,
     hashing: Semaphore,
-    streams: Arc<Semaphore>,
+    load: load::Load,
+    board_known: board::Known,
     looks: health::Looks,
     metrics: metrics::Metrics,
     work_for_runners: Notify,
@@ -192,9 +205,9 @@ impl App {
         keys: Keys,
         clock: Clock,
     ) -> Result<Self, AppError> {
-        let queue = EffectQueue::new(store.effects()?);
+        let queue = EffectQueue::new(store.effects()?, config.bounds.effects_per_service_parallel_max);
         let throttles = throttle::Throttles::new(&config.bounds);
-        let streams = Arc::new(Semaphore::new(config.bounds.streams_max.min(Semaphore::MAX_PERMITS)));
+        let load = load::Load::new(&config.bounds);
         let locks = Mutex::default();
         let instance = store.instance()?.unwrap_or_else(|| rotation::instance_of(&keys));
         Ok(Self {
@@ -210,7 +223,8 @@ impl App {
             throttles,
             sessions: sessions::Sessions::default(),
             hashing: Semaphore::new(accounts::HASHING_PARALLEL_MAX),
-            streams,
+            load,
+            board_known: board::Known::default(),
             looks: health::Looks::default(),
             metrics: metrics::Metrics::default(),
             work_for_runners: Notify::new(),
@@ -262,12 +276,6 @@ impl App {
     #[must_use]
     pub fn instance(&self) -> &str {
         &self.instance
-    }
-
-    /// Room for one more open stream of events or lines; none where there are as many as the configuration allows.
-    #[must_use]
-    pub fn stream_room(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.streams).try_acquire_owned().ok()
     }
 
     /// The lock of a service: whoever changes its train holds it from reading to the stored change.

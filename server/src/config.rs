@@ -171,6 +171,8 @@ pub struct GatewaySettings {
     pub production_domain: String,
     /// How long requests may take to finish when a revision leaves, in milliseconds.
     pub drain_timeout_ms: u64,
+    /// Connections of visitors; further ones wait in the kernel's queue.
+    pub connections_max: usize,
     /// Start and watch the gateway's process; off where something else does.
     pub supervise: bool,
 }
@@ -185,6 +187,7 @@ impl Default for GatewaySettings {
             preview_domain: "preview.localhost".into(),
             production_domain: "localhost".into(),
             drain_timeout_ms: 30_000,
+            connections_max: 4_096,
             supervise: true,
         }
     }
@@ -356,8 +359,34 @@ pub struct Bounds {
     pub hook_body_bytes_max: usize,
     /// Bytes of any other request's body.
     pub request_body_bytes_max: usize,
+    /// Hooks that were taken and not looked at yet; more are answered 503. What they told is found by polling.
+    pub hooks_waiting_max: usize,
+    /// The same of one service; more are answered 429.
+    pub hooks_waiting_per_service_max: usize,
+    /// Bytes of hooks that are being received; where there are more, hooks are answered 503 before they are read.
+    pub hook_bytes_in_flight_max: u32,
+    /// How long the body of a hook may take to come, in milliseconds.
+    pub hook_body_ms: u64,
+    /// How soon after a hook was refused for one of these bounds its repository is asked, in milliseconds.
+    pub hook_heal_ms: u64,
+    /// Effects that wait or are being performed; where there are more, nothing new begins.
+    pub effects_waiting_max: usize,
     /// Effects performed at the same time.
     pub effects_parallel_max: usize,
+    /// The same of one service, so that it leaves places to others.
+    pub effects_per_service_parallel_max: usize,
+    /// Runs that wait for a runner or are with one; where there are more, hooks and polls wait, and people are answered 503.
+    pub runs_waiting_max: usize,
+    /// The same of one service; people are answered 429.
+    pub runs_waiting_per_service_max: usize,
+    /// Bytes of log lines that are being written down; runners that bring more wait.
+    pub log_bytes_in_flight_max: u32,
+    /// Connections to the server; further ones wait in the kernel's queue.
+    pub connections_max: usize,
+    /// How long a connection may be silent between two requests, or take to send the head of one, in milliseconds.
+    pub connection_idle_ms: u64,
+    /// Changes that wait for the store's next flush; more are answered 503.
+    pub store_changes_waiting_max: usize,
     /// The longest wait before a failed effect is tried again, in milliseconds.
     pub retry_max_ms: u64,
     /// The first wait, in milliseconds; it doubles.
@@ -393,12 +422,21 @@ pub struct Bounds {
     pub refused_hooks_max: u32,
     /// How far the time that a hook was signed at may be from the server's, in milliseconds, where a forge signs it.
     pub hook_clock_skew_ms: u64,
+    /// Services of which the board keeps in memory what it read, until it changes; those beyond are read for each look.
+    pub board_services_in_memory_max: usize,
     /// How long an outside party may take to answer when the server's health is looked at, in milliseconds.
     pub health_answer_ms: u64,
     /// Streams of events and log lines that are open at the same time.
     pub streams_max: usize,
     /// How long one of them stays open before it has to be opened again, in milliseconds.
     pub stream_life_ms: u64,
+    /// How long the other end of a connection may take no bytes that are ready for it, in milliseconds; then it is cut, and
+    /// a page that follows a log connects again and goes on where it was.
+    pub stream_stall_ms: u64,
+    /// Bytes of log lines that are kept as pages show them, for all who follow the same log.
+    pub log_shared_bytes_max: usize,
+    /// A page that follows a log and is so many lines behind is told that lines are left out, and goes on near the end.
+    pub log_behind_lines_max: u64,
     /// How long a request may take that is no stream, in milliseconds.
     pub request_timeout_ms: u64,
     /// Blobs copied at the same time by one promotion.
@@ -420,7 +458,20 @@ impl Default for Bounds {
         Self {
             hook_body_bytes_max: 5 << 20,
             request_body_bytes_max: 1 << 20,
+            hooks_waiting_max: 20_000,
+            hooks_waiting_per_service_max: 1_000,
+            hook_bytes_in_flight_max: 64 << 20,
+            hook_body_ms: 10_000,
+            hook_heal_ms: 5_000,
+            effects_waiting_max: 50_000,
             effects_parallel_max: 32,
+            effects_per_service_parallel_max: 8,
+            runs_waiting_max: 2_000,
+            runs_waiting_per_service_max: 100,
+            log_bytes_in_flight_max: 32 << 20,
+            connections_max: 4_096,
+            connection_idle_ms: 75_000,
+            store_changes_waiting_max: 1_024,
             retry_max_ms: 60_000,
             retry_first_ms: 500,
             session_idle_ms: 8 * 3_600_000,
@@ -438,9 +489,13 @@ impl Default for Bounds {
             asks_by_link_max: 3,
             refused_hooks_max: 100,
             hook_clock_skew_ms: 300_000,
+            board_services_in_memory_max: 2_000,
             health_answer_ms: 1_500,
             streams_max: 1_000,
             stream_life_ms: 3_600_000,
+            stream_stall_ms: 30_000,
+            log_shared_bytes_max: 16 << 20,
+            log_behind_lines_max: 20_000,
             request_timeout_ms: 60_000,
             promotion_parallel_max: 6,
             lease_wait_ms: 20_000,

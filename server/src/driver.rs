@@ -239,6 +239,7 @@ impl Drivers {
         if matches!(effect, Effect::ProcessDelivery { .. } | Effect::PollRepository { .. }) {
             // Both make new runs. They come again, and find then what they would have found now.
             self.app.room_for_new_work()?;
+            self.app.room_for_runs(effect.service())?;
         }
         match effect {
             Effect::ProcessDelivery { delivery, service } => poll::process_delivery(self, service, *delivery).await,

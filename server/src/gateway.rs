@@ -17,7 +17,7 @@ mod keep;
 mod listen;
 mod pages;
 mod proxy;
-mod stall;
+pub(crate) mod stall;
 mod stats;
 mod table;
 mod tunnel;
@@ -262,8 +262,9 @@ async fn blocking<T: Send + 'static, E: Send + 'static>(
     }
 }
 
-/// Each client connection may need two descriptors; the usual soft bound is 1024.
-fn raise_descriptors() {
+/// Has this process open as many files as it may: each connection needs a descriptor or two, and the usual soft bound is
+/// 1024.
+pub fn raise_descriptors() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let maximum = getrlimit(Resource::Nofile).maximum;
     let wanted = Rlimit { current: maximum, maximum };

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod api;
+pub mod connections;
 pub mod events;
 pub mod extract;
 pub mod metrics;

@@ -1,6 +1,6 @@
 //! `windlass serve`: puts store, application, drivers, the embedded runner and HTTP together, and takes them apart again.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use anyhow::{Context, bail};
 use charts::catalog::Catalog;
@@ -16,7 +16,8 @@ use server::{
     },
     config::Config,
     driver::Drivers,
-    http::{metrics, router},
+    gateway,
+    http::{connections, metrics, router},
     letters::TemplateLetters,
     store::{
         backup,
@@ -43,6 +44,7 @@ impl RunnerLink for InMemory {
 /// Serves until SIGTERM or Ctrl-C.
 pub(crate) async fn serve(config_path: &Path) -> anyhow::Result<()> {
     let config = Config::load(config_path)?;
+    gateway::raise_descriptors();
     let shutdown = CancellationToken::new();
     let ending = shutdown.clone();
     tokio::spawn(async move {
@@ -67,7 +69,11 @@ async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> 
     let state = config.state_dir.clone();
     private_folder(&state).with_context(|| format!("failed to make the state folder {}", state.display()))?;
     let keys = load_key(&state)?;
-    let store_config = StoreEngine { cache_bytes: config.bounds.store_cache_bytes, ..StoreEngine::default() };
+    let store_config = StoreEngine {
+        cache_bytes: config.bounds.store_cache_bytes,
+        queue_batches: config.bounds.store_changes_waiting_max.max(1),
+        ..StoreEngine::default()
+    };
     let store = engine::open(&state.join("store"), &store_config).context("failed to open the store")?;
     let store = Arc::new(EmbeddedStore::open(store).context("failed to read the store")?);
     let logs = Arc::new(LogStore::open(&state.join("logs"), LogConfig::default()).context("failed to open the logs")?);
@@ -85,6 +91,8 @@ async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> 
     let sessions = Arc::clone(&app);
     let until = shutdown.clone();
     parts.spawn(async move { sessions.sessions_watch(until).await });
+    let (healing, until) = (Arc::clone(&app), shutdown.clone());
+    parts.spawn(async move { healing.hooks_heal(until).await });
     parts.spawn(Arc::clone(&drivers).sweep_forever(shutdown.clone()));
     if app.config.runner.parallel_runs > 0 {
         let agent = embedded_runner(&app, drivers.engine_config().clone())?;
@@ -104,22 +112,10 @@ async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> 
         });
     }
     tracing::info!(listen = %listener.local_addr()?, public = app.config.public_url, "serving");
-    let service = router::router(Arc::clone(&app)).into_make_service_with_connect_info::<SocketAddr>();
-    let ending = shutdown.clone();
-    // Streams of logs and events never end by themselves: they are cut when the others have had their time.
-    let http = axum::serve(listener, service).with_graceful_shutdown(async move { ending.cancelled().await });
-    tokio::select! {
-        served = http.into_future() => served?,
-        () = after(&shutdown, std::time::Duration::from_secs(5)) => {}
-    }
+    connections::serve(Arc::clone(&app), router::router(app), listener, shutdown.clone()).await;
     shutdown.cancel();
     while parts.join_next().await.is_some() {}
     Ok(())
-}
-
-async fn after(shutdown: &CancellationToken, time: std::time::Duration) {
-    shutdown.cancelled().await;
-    tokio::time::sleep(time).await;
 }
 
 /// The key. A store whose key is missing gets no new one: nothing in it would open any more, and no mailed link be good.

@@ -111,6 +111,8 @@ pub struct TrainChange {
     pub ask: Vec<pipelines::effect::Effect>,
     /// What became of a delivery.
     pub delivery: Option<(DeliveryId, DeliveryState)>,
+    /// Further deliveries that ended with it: their effects, and what became of them.
+    pub also: Vec<(String, DeliveryId, DeliveryState)>,
     /// Refs as they were seen; none: gone.
     pub refs: Vec<(String, Option<SeenRef>)>,
     /// The service's record, where it changed too.
@@ -129,6 +131,7 @@ impl TrainChange {
             finished_effect: None,
             ask: Vec::new(),
             delivery: None,
+            also: Vec::new(),
             refs: Vec::new(),
             service_record: None,
         }
@@ -155,6 +158,12 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// When the store cannot be read; so for all that read.
     fn service(&self, name: &ServiceName) -> Result<Option<Service>, StoreError>;
+    /// A number that is another one after each change of what the board shows of a service: its record, its train, its runs,
+    /// releases, approvals, rollouts and what the journal says of them. It changes when the change can be read, before
+    /// whoever made it is told. What was read after one look at the number is good as long as the number stays.
+    fn generation(&self, service: &ServiceName) -> u64;
+    /// The same of which services there are.
+    fn generation_of_services(&self) -> u64;
     /// All services, by name.
     ///
     /// # Errors
@@ -399,6 +408,8 @@ pub trait Store: Send + Sync {
 
     /// Why changes are refused at present, if the last one was.
     fn trouble(&self) -> Option<String>;
+    /// How many changes wait for the next flush.
+    fn waiting(&self) -> engine::BatchesWaiting;
     /// Writes a copy of everything, as of one moment, into the folder `to`, while reads and changes go on. Blocks.
     ///
     /// # Errors

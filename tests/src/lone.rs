@@ -39,6 +39,9 @@ pub struct LoneServer {
     pub repository_url: String,
     /// The commit there.
     pub head: String,
+    repo: Repo,
+    /// Where the repository lies.
+    bare: std::path::PathBuf,
     _git: GitHttp,
     _dir: TempDir,
 }
@@ -49,24 +52,44 @@ impl LoneServer {
     /// # Errors
     /// When it does not start.
     pub async fn start() -> Result<Self> {
+        Self::start_with(|_| {}).await
+    }
+
+    /// Starts it with other settings.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start_with(change: impl FnOnce(&mut Value)) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let git = GitHttp::start(GitHttpOptions::default()).await?;
         let repo = Repo::init()?;
         repo.write(".windlass.yaml", "service: shop\nbase: static-site@1\ntest: {testers: [qa@example.com]}\n")?;
         let head = repo.commit("dev@example.com", "a shop")?;
-        git_http::publish(&repo, &git, "shop.git")?;
+        let bare = git_http::publish(&repo, &git, "shop.git")?;
         let port = free_port();
         let url = format!("http://127.0.0.1:{port}");
-        let config = lone_settings(dir.path(), &format!("127.0.0.1:{port}"));
+        let mut config = lone_settings(dir.path(), &format!("127.0.0.1:{port}"));
+        change(&mut config);
         let file = dir.path().join("windlass.yaml");
         std::fs::write(&file, config.to_string())?;
         let file = file.to_str().context("the folder is no text")?;
         let mut windlass = Windlass::start(dir.path(), &["serve", "--config", file], &[])?;
         let password = windlass.printed("sign in as admin with the password ", READY_WITHIN).await?;
         let (http, repository_url) = (http_client(), git.url("shop.git"));
-        let mut server = Self { windlass, http, url, password, repository_url, head, _git: git, _dir: dir };
+        let mut server = Self { windlass, http, url, password, repository_url, head, repo, bare, _git: git, _dir: dir };
         server.answers().await?;
         Ok(server)
+    }
+
+    /// Pushes one more commit; gives its id.
+    ///
+    /// # Errors
+    /// When `git` fails.
+    pub fn push(&self, message: &str) -> Result<String> {
+        self.repo.write("more", message)?;
+        let commit = self.repo.commit("dev@example.com", message)?;
+        self.repo.push(self.bare.to_str().context("the folder is no text")?, "HEAD:refs/heads/main")?;
+        Ok(commit)
     }
 
     /// Signs `admin` in by the API; gives the token.

@@ -11,6 +11,8 @@ mod crash;
 mod disk;
 #[path = "e2e/inputs.rs"]
 mod inputs;
+#[path = "e2e/load.rs"]
+mod load;
 #[path = "e2e/retention.rs"]
 mod retention;
 #[path = "e2e/rollout.rs"]

@@ -184,6 +184,8 @@ impl App {
         first_line: u64,
         lines: Vec<LogLine>,
     ) -> Result<ServerReply, AppError> {
+        let bytes = lines.iter().map(|line| line.text.len()).sum();
+        let _in_flight = self.load.log_bytes(bytes).await;
         let logs = self.logs.clone();
         let run = id.to_string();
         self.metrics.log(lines.len(), lines.iter().map(|line| line.text.len()).sum());

@@ -1,10 +1,16 @@
 //! What pages and API show of a service at one glance: the release or run that matters now, why it is not live yet, and
 //! what the infrastructure keeps from happening. Reading only. Not here: how it is shown.
 
+mod facts;
+#[cfg(test)]
+mod tests;
+
+use std::{cell::OnceCell, collections::HashMap, sync::Arc};
+
 use pipelines::{
     approval::{Approval, ApprovalState, Claim, Reminder},
     effect::{Effect, PendingEffect},
-    ids::{ReleaseId, RolloutId, RunId, ServiceName},
+    ids::{ReleaseId, RunId, ServiceName},
     release::{Release, ReleaseState},
     rollout::Rollout,
     run::{Run, RunState},
@@ -13,8 +19,10 @@ use pipelines::{
     why::{BackCause, FAULT_TRIES_BEFORE_A_PERSON, Fault, Party, ReleaseFacts, RunFacts, Why, why_release, why_run},
 };
 
-use super::{App, AppError, accounts::Caller};
+use self::facts::{Facts, OfRelease, OfRun};
+use super::{App, AppError, accounts::Caller, room::NoRoom};
 use crate::store::{Page, Role};
+pub(super) use facts::Known;
 
 /// Runs that are looked at for the newest one that may release, and for the usual time.
 const RUNS_SEEN_MAX: usize = 20;
@@ -64,21 +72,27 @@ impl Group {
 #[derive(Clone, Debug)]
 pub struct ServiceRow {
     /// The service.
-    pub service: Service,
+    pub service: Arc<Service>,
     /// What moves on it.
-    pub train: Train,
+    pub train: Arc<Train>,
     /// Which of the following the row is about.
     pub subject: Subject,
     /// The newest run that may release (of the service, if none may); with a release as subject: the run of it.
-    pub run: Option<Run>,
+    pub run: Option<Arc<Run>>,
     /// The release that matters now: on its way, or the newest.
-    pub release: Option<Release>,
+    pub release: Option<Arc<Release>>,
     /// Its approval.
-    pub approval: Option<Approval>,
+    pub approval: Option<Arc<Approval>>,
     /// Its rollout: the one that runs, or the one that was rolled back.
-    pub rollout: Option<Rollout>,
+    pub rollout: Option<Arc<Rollout>>,
+    /// Number of the last rollout of the release.
+    pub release_rollout: Option<u32>,
     /// The release that has the traffic.
-    pub live: Option<Release>,
+    pub live: Option<Arc<Release>>,
+    /// Its approval.
+    pub live_approval: Option<Arc<Approval>>,
+    /// Number of its last rollout.
+    pub live_rollout: Option<u32>,
     /// Why the subject is not live.
     pub why: Why,
     /// The repository cannot be asked at present.
@@ -162,13 +176,42 @@ pub fn waits_for(approval: &Approval, caller: &Caller) -> bool {
         && !approval.is_barred(email)
 }
 
+/// What is looked at once for all rows of a board, and only where a row asks for it.
+struct Look<'a> {
+    app: &'a App,
+    no_room: OnceCell<Option<NoRoom>>,
+    /// Places among the runs that wait for a runner.
+    places: OnceCell<HashMap<RunId, usize>>,
+}
+
+impl<'a> Look<'a> {
+    fn new(app: &'a App) -> Self {
+        Self { app, no_room: OnceCell::new(), places: OnceCell::new() }
+    }
+
+    fn no_room(&self) -> Option<NoRoom> {
+        *self.no_room.get_or_init(|| self.app.no_room())
+    }
+
+    fn place(&self, id: &RunId) -> (usize, usize) {
+        let places = self.places.get_or_init(|| {
+            let is_queued = |id: &RunId| matches!(self.app.store.run(id), Ok(Some(run)) if run.started_at.is_none());
+            let waiting = self.app.queue.runs().into_iter().filter(is_queued);
+            waiting.enumerate().map(|(index, id)| (id, index + 1)).collect()
+        });
+        (places.get(id).copied().unwrap_or(1), places.len().max(1))
+    }
+}
+
 impl App {
     /// All services, each at one glance, by name.
     ///
     /// # Errors
     /// When the store cannot be read; so for all here.
     pub fn board(&self) -> Result<Vec<ServiceRow>, AppError> {
-        self.services()?.into_iter().map(|service| self.row_of(service)).collect()
+        let look = Look::new(self);
+        let names = self.service_names()?;
+        names.iter().map(|name| self.row_of(&*self.facts_of(name)?, &look)).collect()
     }
 
     /// One service at one glance.
@@ -176,76 +219,45 @@ impl App {
     /// # Errors
     /// Also when there is none of this name.
     pub fn service_row(&self, name: &ServiceName) -> Result<ServiceRow, AppError> {
-        self.row_of(self.service(name)?)
+        self.row_of(&*self.facts_of(name)?, &Look::new(self))
     }
 
-    fn row_of(&self, service: Service) -> Result<ServiceRow, AppError> {
-        let name = service.name.clone();
-        let train = self.train(&name)?;
-        let release_of = |number: Option<u32>| -> Result<Option<Release>, AppError> {
-            number.map(|number| self.release(&ReleaseId::new(name.clone(), number))).transpose()
-        };
-        let newest = release_of(train.newest_release)?;
-        let live = if train.live == train.newest_release { newest.clone() } else { release_of(train.live)? };
-        let run = self.newest_run(&train)?;
-        let running = train.rollout.map(|number| self.rollout(&RolloutId::new(name.clone(), number))).transpose()?;
-        let is_under_way = |release: &Option<Release>| release.as_ref().is_some_and(|r| r.state.is_under_way());
-        let newer_run = |run: &Run| train.newest_release.is_none_or(|newest| run.id.number > newest);
-        // What is under way goes before a newer run, so that nobody who is waited for is hidden by a push.
-        let (subject, release) = if is_under_way(&newest) {
-            (Subject::Release, newest)
-        } else if let Some(rollout) = &running {
-            (Subject::Release, release_of(Some(rollout.release.number))?)
-        } else if run.as_ref().is_some_and(|run| newer_run(run) && (run.may_release || newest.is_none())) {
-            (Subject::Run, newest)
-        } else if newest.is_some() {
-            (Subject::Release, newest)
-        } else {
-            (Subject::Nothing, None)
-        };
-        let mut row = ServiceRow {
-            service,
-            train,
-            subject,
-            run,
-            release,
-            approval: None,
-            rollout: None,
-            live,
-            why: Why::NothingPushed,
-            poll_fault: self.poll_fault(&name),
-        };
-        match (row.subject, row.release.clone(), &row.run) {
+    fn row_of(&self, facts: &Facts, look: &Look<'_>) -> Result<ServiceRow, AppError> {
+        let name = &facts.service.name;
+        let poll_fault = self.poll_fault(name);
+        let why = match (facts.subject, &facts.release, &facts.run) {
             (Subject::Release, Some(release), _) => {
-                if row.run.as_ref().is_none_or(|run| run.id != release.id.run()) {
-                    row.run = self.store.run(&release.id.run())?;
-                }
-                row.approval = self.store.approval(&release.id)?;
-                row.rollout = match running {
-                    Some(rollout) if rollout.release == release.id => Some(rollout),
-                    _ => self.rollout_for_why(&release)?,
-                };
-                row.why = self.why_of(&release, row.approval.as_ref(), row.rollout.as_ref(), &row.train)?;
+                self.why_of(release, facts.approval.as_deref(), facts.rollout.as_deref(), &facts.of_release)
             }
-            (Subject::Run, _, Some(run)) => row.why = self.run_why(run)?,
+            (Subject::Run, _, Some(run)) => self.why_of_run(run, &facts.of_run, look),
             // Nobody knows whether something was pushed to a repository that does not answer.
-            _ => row.why = row.poll_fault.clone().map_or(Why::NothingPushed, Why::Fault),
-        }
-        Ok(row)
+            _ => poll_fault.clone().map_or(Why::NothingPushed, Why::Fault),
+        };
+        Ok(ServiceRow {
+            service: Arc::clone(&facts.service),
+            train: Arc::clone(&facts.train),
+            subject: facts.subject,
+            run: facts.run.clone(),
+            release: facts.release.clone(),
+            approval: facts.approval.clone(),
+            rollout: facts.rollout.clone(),
+            release_rollout: facts.release_rollout,
+            live: facts.live.clone(),
+            live_approval: facts.live_approval.clone(),
+            live_rollout: facts.live_rollout,
+            why,
+            poll_fault,
+        })
     }
 
-    /// The newest run that may release, else the newest run.
-    fn newest_run(&self, train: &Train) -> Result<Option<Run>, AppError> {
-        if train.last_run == 0 {
-            return Ok(None);
-        }
-        let newest = self.store.runs(&train.service, Page::newest(1))?;
-        if newest.first().is_none_or(|run| run.may_release) {
-            return Ok(newest.into_iter().next());
-        }
-        let runs = self.store.runs(&train.service, Page::newest(RUNS_SEEN_MAX))?;
-        let best = runs.iter().find(|run| run.may_release).or(runs.first());
-        Ok(best.cloned())
+    /// Why the release that has the traffic of a row is where it is.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn live_why(&self, row: &ServiceRow) -> Result<Option<Why>, AppError> {
+        let Some(live) = &row.live else { return Ok(None) };
+        let of_release = self.of_release(live, &row.train)?;
+        Ok(Some(self.why_of(live, row.live_approval.as_deref(), self.rollout_for_why(live)?.as_ref(), &of_release)))
     }
 
     /// Why a release is not live, whichever it is.
@@ -256,7 +268,8 @@ impl App {
         let train = self.train(&release.id.service)?;
         let approval = self.store.approval(&release.id)?;
         let rollout = self.rollout_for_why(release)?;
-        self.why_of(release, approval.as_ref(), rollout.as_ref(), &train)
+        let of_release = self.of_release(release, &train)?;
+        Ok(self.why_of(release, approval.as_ref(), rollout.as_ref(), &of_release))
     }
 
     fn why_of(
@@ -264,37 +277,20 @@ impl App {
         release: &Release,
         approval: Option<&Approval>,
         rollout: Option<&Rollout>,
-        train: &Train,
-    ) -> Result<Why, AppError> {
-        let service = &release.id.service;
-        let (mut behind, mut superseded_by, mut rolling_out) = (None, None, None);
-        match release.state {
-            ReleaseState::WaitingForTest { behind: number } => {
-                behind = self.store.approval(&ReleaseId::new(service.clone(), number))?;
-            }
-            ReleaseState::Superseded { by } => {
-                let newer = self.store.release(&ReleaseId::new(service.clone(), by))?;
-                superseded_by = newer.map(|newer| newer.commit.author).filter(|author| !author.is_empty());
-            }
-            ReleaseState::WaitingForRollout => {
-                if let Some(number) = train.rollout {
-                    rolling_out = Some(self.rollout(&RolloutId::new(service.clone(), number))?.release.number);
-                }
-            }
-            _ => {}
-        }
-        Ok(why_release(&ReleaseFacts {
+        of_release: &OfRelease,
+    ) -> Why {
+        why_release(&ReleaseFacts {
             release,
             approval,
             rollout,
-            rolling_out,
-            behind: behind.as_ref(),
-            superseded_by,
+            rolling_out: of_release.rolling_out,
+            behind: of_release.behind.as_ref(),
+            superseded_by: of_release.superseded_by.clone(),
             fault: self.release_fault(release, approval),
             unreached: approval.map_or_else(Vec::new, |it| self.undelivered(it).into_iter().map(|it| it.to).collect()),
             promoted_bytes: self.promotion_of(&release.id),
             at: self.now(),
-        }))
+        })
     }
 
     /// The last rollout of a release, if it has had one among the service's last ones.
@@ -302,6 +298,11 @@ impl App {
     /// # Errors
     /// As above.
     pub fn rollout_of(&self, id: &ReleaseId) -> Result<Option<Rollout>, AppError> {
+        // Mostly it is the last one; each is large.
+        let last = self.store.rollouts(&id.service, Page::newest(1))?;
+        if last.is_empty() || last.iter().any(|rollout| rollout.release == *id) {
+            return Ok(last.into_iter().next());
+        }
         let rollouts = self.store.rollouts(&id.service, Page::newest(ROLLOUTS_SEEN_MAX))?;
         Ok(rollouts.into_iter().find(|rollout| rollout.release == *id))
     }
@@ -321,33 +322,24 @@ impl App {
         if let Some(release) = self.store.release(&run.id.release())? {
             return self.release_why(&release);
         }
-        if run.state == RunState::Queued
-            && let Some(no) = self.no_room()
-        {
-            // Only a person makes room.
-            let (error, next_at) = (no.to_string(), self.now().plus_ms(self.config.bounds.lease_wait_ms));
-            return Ok(Why::Fault(Fault { party: Party::Store, error, tries: FAULT_TRIES_BEFORE_A_PERSON, next_at }));
-        }
-        let position = match run.state {
-            RunState::Queued => Some(self.queue_place(&run.id)),
-            _ => None,
-        };
-        let usual_ms = match run.state {
-            RunState::Running { .. } => self.run_usual_ms(&run.id)?,
-            _ => None,
-        };
-        let cancelled_by = match run.state {
-            RunState::Cancelled => self.run_cancelled_by(&run.id)?,
-            _ => None,
-        };
-        Ok(why_run(&RunFacts { run, position, usual_ms, cancelled_by }))
+        Ok(self.why_of_run(run, &self.of_run(run)?, &Look::new(self)))
     }
 
-    fn queue_place(&self, id: &RunId) -> (usize, usize) {
-        let is_queued = |id: &RunId| matches!(self.store.run(id), Ok(Some(run)) if run.started_at.is_none());
-        let waiting: Vec<RunId> = self.queue.runs().into_iter().filter(is_queued).collect();
-        let position = waiting.iter().position(|other| other == id).map_or(1, |index| index + 1);
-        (position, waiting.len().max(1))
+    fn why_of_run(&self, run: &Run, of_run: &OfRun, look: &Look<'_>) -> Why {
+        let position = match run.state {
+            RunState::Queued => {
+                if let Some(no) = look.no_room() {
+                    // Only a person makes room.
+                    let (error, next_at) = (no.to_string(), self.now().plus_ms(self.config.bounds.lease_wait_ms));
+                    let tries = FAULT_TRIES_BEFORE_A_PERSON;
+                    return Why::Fault(Fault { party: Party::Store, error, tries, next_at });
+                }
+                Some(look.place(&run.id))
+            }
+            _ => None,
+        };
+        let (usual_ms, cancelled_by) = (of_run.usual_ms, of_run.cancelled_by.clone());
+        why_run(&RunFacts { run, position, usual_ms, cancelled_by })
     }
 
     /// How long the last successful runs before this one took: their median, in milliseconds.
@@ -363,13 +355,6 @@ impl App {
             .collect();
         times.sort_unstable();
         Ok(times.get(times.len() / 2).copied())
-    }
-
-    fn run_cancelled_by(&self, id: &RunId) -> Result<Option<String>, AppError> {
-        let subject = format!("run {id}");
-        let entries = self.store.journal(Some(&id.service), None, ENTRIES_SEEN_MAX)?;
-        let asked = entries.into_iter().find(|entry| entry.subject == subject && entry.word == "run_cancel_requested");
-        Ok(asked.map(|entry| entry.origin.actor))
     }
 
     /// What the infrastructure keeps from happening to a release.

@@ -25,6 +25,34 @@ use crate::store::{
 /// Why a hook made no run, where only the repository knows whether there is something to run.
 pub const ASKED: &str = "the repository was asked where the branch is now";
 
+/// Hooks that are looked at together at most.
+const HOOKS_AT_ONCE: usize = 64;
+
+/// What a hook told that was not known.
+#[derive(Debug, Default)]
+struct Heard {
+    events: Vec<Event>,
+    refs: Vec<(String, Option<SeenRef>)>,
+    /// Why it makes no run, as far as it makes none.
+    reasons: Vec<String>,
+    /// Only the repository knows what it means.
+    asks: bool,
+}
+
+impl Heard {
+    fn is_nothing(&self) -> bool {
+        self.events.is_empty() && self.refs.is_empty() && !self.asks
+    }
+
+    fn state(&self) -> DeliveryState {
+        if self.events.is_empty() {
+            return DeliveryState::Ignored { reason: self.reasons.join("; ") };
+        }
+        // The number is filled in when the run is made.
+        DeliveryState::Ran { run: 0 }
+    }
+}
+
 /// What `ls-remote` told.
 #[derive(Clone, Debug)]
 pub struct Listed {
@@ -99,7 +127,8 @@ impl App {
     }
 
     /// Decides what a recorded hook asks for, for the driver. `now_at` is where the repository has the refs of pull
-    /// requests, where it was asked.
+    /// requests, where it was asked. Hooks of the same service that came after it and ask for nothing end with it, up to
+    /// the first one that asks for something: a flood of them costs one change for many.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -109,56 +138,76 @@ impl App {
         id: DeliveryId,
         now_at: &BTreeMap<String, CommitSha>,
     ) -> Result<Outcome, AppError> {
+        let mut known: BTreeMap<String, SeenRef> = self.store.refs(service)?.into_iter().collect();
+        let Some(heard) = self.heard(id, &mut known, Some(now_at))? else { return Ok(Outcome::done()) };
+        // What the repository then says makes the run, if there is one to make.
+        let ask = heard.asks.then(|| Effect::PollRepository { service: service.clone(), due_at: self.now() });
+        let key = Effect::ProcessDelivery { delivery: id, service: service.clone() }.key();
+        let mut also = Vec::new();
+        for (key, pending) in self.queue.hooks_after(service, &key, HOOKS_AT_ONCE) {
+            let Effect::ProcessDelivery { delivery, .. } = pending.effect else { break };
+            // For those the repository was not asked: one that needs it is looked at by itself.
+            match self.heard(delivery, &mut known, None)? {
+                Some(next) if next.is_nothing() => also.push((key, pending, delivery, next.state())),
+                _ => break,
+            }
+        }
+        let (state, asks) = (heard.state(), ask.into_iter().collect());
+        let delivery = Some((id, state));
+        let extras = Extras { delivery, refs: heard.refs, ask: asks, also, ..Extras::default() };
+        Ok(Outcome::Done(heard.events, Box::new(extras)))
+    }
+
+    /// What a recorded hook tells that is not in `known`, which then knows it; none: there is nothing of it.
+    fn heard(
+        &self,
+        id: DeliveryId,
+        known: &mut BTreeMap<String, SeenRef>,
+        now_at: Option<&BTreeMap<String, CommitSha>>,
+    ) -> Result<Option<Heard>, AppError> {
         let all = self.delivery_changes(id)?;
         if all.is_empty() {
-            return Ok(Outcome::done());
+            return Ok(None);
         }
-        let mut known: BTreeMap<String, SeenRef> = self.store.refs(service)?.into_iter().collect();
-        let (mut events, mut refs, mut reasons, mut asks) = (Vec::new(), Vec::new(), Vec::new(), false);
+        let mut heard = Heard::default();
         for one in all {
             match one {
-                HookContent::Nothing { reason } => reasons.push(reason),
-                HookContent::Several { .. } => reasons.push("a hook within a hook".into()),
-                HookContent::Moved { .. } => asks = true,
+                HookContent::Nothing { reason } => heard.reasons.push(reason),
+                HookContent::Several { .. } => heard.reasons.push("a hook within a hook".into()),
+                HookContent::Moved { .. } => heard.asks = true,
                 HookContent::Deleted { git_ref } => {
-                    reasons.push(format!("{git_ref} was deleted"));
+                    heard.reasons.push(format!("{git_ref} was deleted"));
                     known.remove(&git_ref);
-                    refs.push((git_ref, None));
+                    heard.refs.push((git_ref, None));
                 }
                 HookContent::Trigger { trigger, from } => {
                     let seen = known.get(&trigger.git_ref);
+                    let at = now_at.and_then(|now_at| now_at.get(&trigger.git_ref));
                     let next = match hook_news(seen, &trigger, from.as_ref()) {
-                        HookNews::Unclear if trigger.kind != TriggerKind::PullRequest => {
-                            asks = true;
+                        HookNews::Unclear if trigger.kind != TriggerKind::PullRequest || now_at.is_none() => {
+                            heard.asks = true;
                             continue;
                         }
-                        HookNews::Unclear => settled(seen, &trigger, now_at.get(&trigger.git_ref)),
+                        HookNews::Unclear => settled(seen, &trigger, at),
                         HookNews::Known => None,
                         HookNews::Next => Some(trigger.clone()),
                     };
                     let Some(trigger) = next else {
-                        let at = now_at.get(&trigger.git_ref).unwrap_or(&trigger.commit);
-                        reasons.push(format!("{} at {} was seen before", trigger.ref_name(), at.short()));
+                        let at = at.unwrap_or(&trigger.commit);
+                        heard.reasons.push(format!("{} at {} was seen before", trigger.ref_name(), at.short()));
                         continue;
                     };
                     let (git_ref, next) = moved(&trigger.git_ref, &trigger.commit, seen);
                     known.extend(next.clone().map(|next| (git_ref.clone(), next)));
-                    refs.push((git_ref, next));
-                    events.push(Event::Triggered { trigger, rerun_of: None, hold: self.config.hold });
+                    heard.refs.push((git_ref, next));
+                    heard.events.push(Event::Triggered { trigger, rerun_of: None, hold: self.config.hold });
                 }
             }
         }
-        if asks {
-            reasons.push(ASKED.to_owned());
+        if heard.asks {
+            heard.reasons.push(ASKED.to_owned());
         }
-        let state = match reasons.join("; ") {
-            _ if !events.is_empty() => DeliveryState::Ran { run: 0 },
-            reason => DeliveryState::Ignored { reason },
-        };
-        // What the repository then says makes the run, if there is one to make.
-        let ask = asks.then(|| Effect::PollRepository { service: service.clone(), due_at: self.now() });
-        let extras = Extras { delivery: Some((id, state)), refs, ask: ask.into_iter().collect(), ..Extras::default() };
-        Ok(Outcome::Done(events, Box::new(extras)))
+        Ok(Some(heard))
     }
 
     /// Decides what a poll found, for the driver: new triggers, the refs as they are now, and the next poll. On the first
@@ -187,10 +236,20 @@ impl App {
         let release_ref = format!("refs/heads/{}", service.effective_release_branch());
         let mut refs = Vec::new();
         let mut events = Vec::new();
-        for (git_ref, commit) in &listed.refs {
+        let runs_max = self.runs_at_once(name);
+        let mut left_for_later = false;
+        // The release branch first, so that no number of others keeps it waiting.
+        let release = listed.refs.get_key_value(&release_ref);
+        for (git_ref, commit) in release.into_iter().chain(listed.refs.iter().filter(|(name, _)| **name != release_ref))
+        {
             let seen = known.get(git_ref);
             if seen.is_some_and(|seen| seen.commit == *commit) {
                 continue;
+            }
+            if events.len() >= runs_max {
+                // Not noted as seen: a later poll finds it again.
+                left_for_later = true;
+                break;
             }
             refs.push(moved(git_ref, commit, seen));
             if !is_first || *git_ref == release_ref {
@@ -208,12 +267,12 @@ impl App {
                 .filter(|name| is_listed(name) && !listed.refs.contains_key(*name))
                 .map(|name| (name.clone(), None)),
         );
-        let extras = Extras {
-            refs,
-            ask: next_poll(&service, self.now()),
-            service: service_changed.then_some(service),
-            ..Extras::default()
-        };
+        let mut ask = next_poll(&service, self.now());
+        if left_for_later && ask.is_empty() {
+            let due_at = self.now().plus_ms(self.config.bounds.retry_max_ms);
+            ask.push(Effect::PollRepository { service: name.clone(), due_at });
+        }
+        let extras = Extras { refs, ask, service: service_changed.then_some(service), ..Extras::default() };
         Ok(Outcome::Done(events, Box::new(extras)))
     }
 
@@ -228,6 +287,7 @@ impl App {
         origin: Origin,
     ) -> Result<pipelines::ids::RunId, AppError> {
         let service = self.service(name)?;
+        self.room_for_runs(name)?;
         let wanted = git_ref.unwrap_or_else(|| service.effective_release_branch().to_owned());
         let known: BTreeMap<String, SeenRef> = self.store.refs(name)?.into_iter().collect();
         let candidates = [wanted.clone(), format!("refs/heads/{wanted}"), format!("refs/tags/{wanted}")];

@@ -54,6 +54,32 @@ impl App {
         .await
     }
 
+    /// As [`App::log_read`] without the length, fewer lines where they are more than `bytes_max` bytes (one always): for whoever
+    /// holds them for long.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn log_read_some(
+        &self,
+        run: &RunId,
+        step: &str,
+        from: u64,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<NumberedLine>, AppError> {
+        let (run, step) = (run.to_string(), step.to_owned());
+        self.log_work(move |logs| logs.read_some(&run, &step, from, limit.min(LOG_LINES_MAX), bytes_max)).await
+    }
+
+    /// How far the logs of a run's steps are, in the order in which they began.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn log_lengths(&self, run: &RunId) -> Result<Vec<(String, Length)>, AppError> {
+        let run = run.to_string();
+        self.log_work(move |logs| logs.lengths(&run)).await
+    }
+
     /// Lines of a step from `from` on that hold `text`.
     ///
     /// # Errors

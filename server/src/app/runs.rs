@@ -83,6 +83,7 @@ impl App {
     /// When there is no such run.
     pub async fn run_rerun(&self, id: &RunId, origin: Origin) -> Result<RunId, AppError> {
         let run = self.run(id)?;
+        self.room_for_runs(&id.service)?;
         let mut trigger = run.trigger.clone();
         trigger.source = TriggerSource::Person;
         trigger.requested_by = Some(origin.actor.clone());

@@ -71,6 +71,7 @@ impl App {
         origin: Origin,
     ) -> Result<Service, AppError> {
         self.room_for_new_work()?;
+        self.room_for_effects()?;
         let Some(repository_url) = input.repository_url.clone().filter(|url| !url.trim().is_empty()) else {
             return Err(AppError::Invalid("the repository's address is missing".into()));
         };

@@ -66,6 +66,8 @@ pub struct Extras {
     pub ask: Vec<Effect>,
     /// What became of a delivery; a run's number is filled in where the events made one.
     pub delivery: Option<(DeliveryId, DeliveryState)>,
+    /// Further deliveries that ask for nothing and end with it, with their effects and what became of them.
+    pub also: Vec<(String, PendingEffect, DeliveryId, DeliveryState)>,
     /// Refs as they were seen.
     pub refs: Vec<(String, Option<SeenRef>)>,
     /// The service's record, where it changed too.
@@ -161,7 +163,8 @@ impl App {
         match outcome {
             Outcome::Retry(error) => self.effect_retry(key, pending, error).await,
             Outcome::Done(events, extras) => {
-                let extras = Extras { finished_effect: Some(key.to_owned()), ..*extras };
+                let mut extras = Extras { finished_effect: Some(key.to_owned()), ..*extras };
+                extras.also.retain(|(key, pending, ..)| self.queue.is_wanted(key, pending));
                 match self.apply_locked(&service, Origin::server(), events, extras).await {
                     // It came too late for the state: the effect is over all the same.
                     Err(AppError::Refused(refusal)) if !matches!(refusal, Refusal::Lookup(_)) => {
@@ -201,26 +204,15 @@ impl App {
         if events.iter().any(|event| matches!(event, Event::Triggered { .. })) {
             self.room_for_new_work()?;
         }
-        let record = match extras.service {
-            Some(ref changed) => changed.clone(),
-            None => self.service(service)?,
-        };
-        let mut train = self.train(service)?;
         let at = self.now();
-        let mut decided: Vec<Change> = Vec::with_capacity(events.len());
         let mut applied = Applied::default();
         let mut seen: Vec<Observed> = Vec::new();
-        for event in &events {
-            let overlay = Overlay { store: &*self.store, decided: &decided };
-            let change = decide(&record, &train, &overlay, event, at)?;
-            if matches!(event, Event::Triggered { .. }) {
-                // The new one has the last number; others may have made room for it.
-                applied.runs.extend(change.runs.values().next_back().map(|run| run.id.clone()));
-            }
-            train = change.train.clone();
-            seen.extend(observed(&overlay, &change, at));
-            decided.push(change);
-        }
+        // Most outcomes of hooks and polls ask for nothing: then nothing is read for a decision.
+        let decided = if events.is_empty() {
+            Vec::new()
+        } else {
+            self.decide_all(service, extras.service.as_ref(), &events, at, &mut applied, &mut seen)?
+        };
         let delivery = extras.delivery.map(|(id, state)| match (state, applied.runs.first()) {
             (DeliveryState::Ran { .. }, Some(run)) => (id, DeliveryState::Ran { run: run.number }),
             (state, _) => (id, state),
@@ -234,6 +226,7 @@ impl App {
         change.finished_effect = extras.finished_effect;
         change.ask = extras.ask;
         change.delivery = delivery;
+        change.also = extras.also.into_iter().map(|(key, _, id, state)| (key, id, state)).collect();
         change.refs = extras.refs;
         change.service_record = extras.service;
         if let Some(key) = change.finished_effect.as_deref().and_then(|key| key.split('/').next()) {
@@ -255,6 +248,32 @@ impl App {
             self.tell(service, what);
         }
         Ok(applied)
+    }
+
+    fn decide_all(
+        &self,
+        service: &ServiceName,
+        changed: Option<&Service>,
+        events: &[Event],
+        at: UnixMs,
+        applied: &mut Applied,
+        seen: &mut Vec<Observed>,
+    ) -> Result<Vec<Change>, AppError> {
+        let record = changed.map_or_else(|| self.service(service), |changed| Ok(changed.clone()))?;
+        let mut train = self.train(service)?;
+        let mut decided: Vec<Change> = Vec::with_capacity(events.len());
+        for event in events {
+            let overlay = Overlay { store: &*self.store, decided: &decided };
+            let change = decide(&record, &train, &overlay, event, at)?;
+            if matches!(event, Event::Triggered { .. }) {
+                // The new one has the last number; others may have made room for it.
+                applied.runs.extend(change.runs.values().next_back().map(|run| run.id.clone()));
+            }
+            train = change.train.clone();
+            seen.extend(observed(&overlay, &change, at));
+            decided.push(change);
+        }
+        Ok(decided)
     }
 
     /// When the effect may next be tried, with what went wrong: for the pages.

@@ -1,4 +1,4 @@
-//! Small reads for the pages: what waits for a person, what is live, and where something is found. Not here: how it is
+//! Small reads for the pages: what is live, and where something is found. Not here: how it is
 //! shown.
 
 use pipelines::{
@@ -7,11 +7,7 @@ use pipelines::{
     run::Run,
 };
 
-use super::{
-    App, AppError,
-    accounts::Caller,
-    board::{Group, ServiceRow},
-};
+use super::{App, AppError};
 use crate::store::Page;
 
 /// Runs and releases of each service that a search looks at, the newest ones.
@@ -31,20 +27,10 @@ pub enum Found {
 }
 
 impl App {
-    /// The rows of the board that wait for `caller`.
-    ///
-    /// # Errors
-    /// When the store cannot be read; so for all here.
-    pub fn board_waiting_for(&self, caller: &Caller) -> Result<Vec<ServiceRow>, AppError> {
-        let mut rows = self.board()?;
-        rows.retain(|row| row.group(Some(caller)) == Group::NeedsYou);
-        Ok(rows)
-    }
-
     /// The release of a service that has the traffic.
     ///
     /// # Errors
-    /// Also when there is no such service.
+    /// When the store cannot be read; so for all here. Also when there is no such service.
     pub fn release_live(&self, service: &ServiceName) -> Result<Option<Release>, AppError> {
         let live = self.train(service)?.live;
         live.map(|number| self.release(&ReleaseId::new(service.clone(), number))).transpose()

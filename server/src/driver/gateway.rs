@@ -22,7 +22,8 @@ impl Drivers {
     /// # Errors
     /// When none can be started.
     pub async fn ensure_gateway(&self) -> Result<Option<Child>, TryAgain> {
-        if self.traffic.client().health().await.is_ok() {
+        if let Ok(health) = self.traffic.client().health().await {
+            self.app.load().gateway_seen(health.connections);
             return Ok(None);
         }
         let failed = |error: std::io::Error| TryAgain(format!("start the gateway: {error}"));

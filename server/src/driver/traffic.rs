@@ -87,7 +87,11 @@ impl Traffic {
         let settings = &app.config.gateway;
         let mut config = GatewayConfig {
             listen: vec![settings.listen],
-            limits: Limits { drain_timeout_ms: settings.drain_timeout_ms, ..Limits::default() },
+            limits: Limits {
+                drain_timeout_ms: settings.drain_timeout_ms,
+                max_connections: settings.connections_max.max(1),
+                ..Limits::default()
+            },
             ..GatewayConfig::default()
         };
         for service in app.services()? {

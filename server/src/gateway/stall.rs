@@ -11,14 +11,14 @@ use tokio::time::{Instant, Sleep};
 
 /// A stream whose writes must go on within `span`.
 #[derive(Debug)]
-pub(super) struct WriteStall<S> {
+pub(crate) struct WriteStall<S> {
     stream: S,
     span: Duration,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> WriteStall<S> {
-    pub(super) fn new(stream: S, span: Duration) -> Self {
+    pub(crate) fn new(stream: S, span: Duration) -> Self {
         Self { stream, span, sleep: None }
     }
 

@@ -6,6 +6,7 @@ pub mod accounts;
 pub mod backup;
 pub mod board;
 mod convert;
+pub mod load;
 pub mod login;
 pub mod logs;
 pub mod model;

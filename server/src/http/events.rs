@@ -64,7 +64,7 @@ impl Room {
     /// # Errors
     /// When none is free.
     pub fn take(app: &App) -> Result<Self, Problem> {
-        let permit = app.stream_room().ok_or_else(|| {
+        let permit = app.load().stream().ok_or_else(|| {
             let detail = "as many streams are open as the server's configuration allows";
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too-many-streams", detail).next("try again later")
         })?;

@@ -6,6 +6,7 @@ pub mod approvals;
 pub mod board;
 mod convert;
 pub mod errors;
+pub mod load;
 pub mod mailbox;
 pub mod rollouts;
 pub mod runs;

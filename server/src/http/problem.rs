@@ -137,6 +137,15 @@ impl From<AppError> for Problem {
                 ..Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-tries", detail.clone())
                     .next(format!("try again in {retry_after_s} seconds"))
             },
+            AppError::Full { detail, of_service, retry_after_s } => {
+                let status = if *of_service { StatusCode::TOO_MANY_REQUESTS } else { StatusCode::SERVICE_UNAVAILABLE };
+                Self {
+                    retry_after_s: Some(*retry_after_s),
+                    ..Self::new(status, "too-much-waiting", detail.clone()).next(format!(
+                        "try again in {retry_after_s} seconds; what was pushed meanwhile is found by polling"
+                    ))
+                }
+            }
             AppError::NoRoom { .. } => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "disk-low",

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::{DefaultBodyLimit, Request, State},
     http::{HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::{Next, from_fn_with_state},
@@ -16,7 +16,7 @@ use utoipa_axum::{router::UtoipaMethodRouter, routes as docs};
 
 use super::{
     access::{Access, admit, identify, is_https},
-    api::{accounts, backup, board, login, logs, releases, rollouts, runs, secrets, server, services},
+    api::{accounts, backup, board, load, login, logs, releases, rollouts, runs, secrets, server, services},
     events, metrics, openapi, pages,
     problem::Problem,
     remote::locate,
@@ -173,12 +173,11 @@ pub fn routes(app: Arc<App>) -> Routes {
 /// What needs no account: health, hooks, the link of a mail, signing in, and what pages are made of.
 fn public_routes(routes: Routes) -> Routes {
     use Access::{Proof, Public};
-    let hook_limit = DefaultBodyLimit::max(routes.app.config.bounds.hook_body_bytes_max);
     routes
         .add(GET, "/healthz", Public, get(async || "ok"))
         .add(GET, "/readyz", Public, get(server::show_readiness))
         .add(GET, "/schema/windlass.json", Public, get(server::show_schema))
-        .add(POST, "/hooks/{service}", Proof, post(webhooks::receive_hook).layer(hook_limit))
+        .add(POST, "/hooks/{service}", Proof, post(webhooks::receive_hook))
         .add(GET, "/assets/{version}/{name}", Public, get(assets::show_asset))
         .add(GET, "/sign-in", Public, get(pages::session::show_sign_in))
         .add(POST, "/sign-in", Public, post(pages::session::sign_in))
@@ -212,7 +211,7 @@ fn delivery_pages(routes: Routes) -> Routes {
         .add(POST, "/services/{service}/rollback", MANAGER, post(pages::services::rollback_service))
         .add(GET, "/services/{service}/runs/{number}", ALL, get(pages::runs::show_run))
         .add(GET, "/services/{service}/runs/{number}/log", ALL, get(pages::runs::show_log))
-        .stream(GET, "/services/{service}/runs/{number}/events", ALL, get(pages::runs::stream_run))
+        .stream(GET, "/services/{service}/runs/{number}/events", ALL, get(pages::runs::stream_run).layer(Extension(Arc::<pages::runs::Follows>::default())))
         .add(POST, "/services/{service}/runs/{number}/rerun", ALL, post(pages::runs::rerun_run))
         .add(POST, "/services/{service}/runs/{number}/cancel", ALL, post(pages::runs::cancel_run))
         .add(POST, "/services/{service}/runs/{number}/allow", MANAGER, post(pages::runs::allow_run))
@@ -227,6 +226,7 @@ fn delivery_pages(routes: Routes) -> Routes {
 #[rustfmt::skip]
 fn people_pages(routes: Routes) -> Routes {
     routes
+        .add(GET, "/load", ALL, get(pages::load::show_load))
         .add(POST, "/sign-out", ALL, post(pages::session::sign_out))
         .add(GET, "/me", ALL, get(pages::accounts::show_me))
         .add(POST, "/me/tokens", ALL, post(pages::accounts::create_token))
@@ -304,6 +304,7 @@ fn people_api(routes: Routes) -> Routes {
         .api(GET, "/api/v1/journal", ALL, docs!(accounts::list_journal))
         .api(GET, "/api/v1/server", ALL, docs!(server::show_server))
         .api(GET, "/api/v1/health", ALL, docs!(server::show_health))
+        .api(GET, "/api/v1/load", ALL, docs!(load::list_queues))
         .api(GET, "/api/v1/queue", ALL, docs!(server::list_queue))
         .api_stream(Method::POST, "/api/v1/backup", Access::Role(Role::Operator), docs!(backup::make_backup))
 }

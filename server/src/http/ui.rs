@@ -12,6 +12,7 @@ pub mod assets;
 pub mod board;
 pub mod error;
 pub mod links;
+pub mod load;
 pub mod log;
 pub mod mail;
 pub mod mailbox;

@@ -3,6 +3,7 @@
 
 mod bitbucket;
 mod bitbucket_server;
+mod body;
 mod gitea;
 mod github;
 mod gitlab;
@@ -14,8 +15,8 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    body::Bytes,
-    extract::{Path, State, rejection::BytesRejection},
+    body::Body,
+    extract::{Path, State},
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
@@ -27,6 +28,7 @@ use pipelines::{
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use self::body::Unread;
 use self::proof::{Against, Proof, Stamp, verify};
 use super::{problem::Problem, remote::Remote};
 use crate::app::{
@@ -58,7 +60,7 @@ pub async fn receive_hook(
     Path(service): Path<String>,
     Remote(remote): Remote,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Body,
 ) -> Response {
     let envelope = FORGES.iter().find_map(|forge| forge(&headers));
     let forge = envelope.as_ref().map_or("unknown", |envelope| envelope.forge);
@@ -98,13 +100,16 @@ async fn receive(
     service: &str,
     remote: String,
     headers: &HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Body,
     envelope: Option<Envelope>,
 ) -> Result<(DeliveryId, bool), Problem> {
+    // A server that has too much waiting reads nothing of it.
+    app.room_for_hooks().inspect_err(|_| app.hook_refused_unread(service))?;
     let envelope = envelope.ok_or_else(|| {
         Problem::new(StatusCode::BAD_REQUEST, "unknown-hook", "the hook is of no forge that Windlass knows")
             .next("use a hook of GitHub, Gitea, Forgejo, GitLab or Bitbucket")
     })?;
+    let service_word = service;
     let service = match service.parse::<ServiceName>().map(|name| app.service(&name)) {
         Ok(Ok(service)) => Some(service),
         Ok(Err(AppError::NotFound { .. })) | Err(_) => None,
@@ -119,15 +124,19 @@ async fn receive(
         remote: remote.clone(),
         content: Err(String::new()),
     });
-    let body = match body {
-        Ok(body) => body,
-        Err(rejection) => {
-            let limit = app.config.bounds.hook_body_bytes_max;
-            let detail = format!("the hook's body is larger than {limit} bytes or broke off");
-            refuse(app, delivery, detail.clone());
-            return Err(Problem::new(rejection.status(), "too-large", detail));
+    let held = match body::read(app, body).await {
+        Ok(held) => held,
+        Err(unread) => {
+            let problem = unread.problem(app);
+            if unread == Unread::Full {
+                app.hook_refused_unread(service_word);
+            } else {
+                refuse(app, delivery, problem.detail.clone());
+            }
+            return Err(problem);
         }
     };
+    let body = &held.bytes;
     let nobody = Secret::new("no such service");
     let against = |secret, allow_unsigned| Against {
         secret,
@@ -137,19 +146,20 @@ async fn receive(
     };
     let (Some(service), Some(mut delivery)) = (service, delivery) else {
         // As much work as for a service that exists, so that the time does not tell either.
-        let _ = verify(&against(Some(&nobody), false), envelope.proof.as_ref(), &body);
+        let _ = verify(&against(Some(&nobody), false), envelope.proof.as_ref(), body);
         return Err(refused(app, &remote));
     };
     if delivery.forge_id.is_empty() {
-        delivery.forge_id = format!("body {}", hex::encode(Sha256::digest(&body)));
+        delivery.forge_id = format!("body {}", hex::encode(Sha256::digest(body)));
     }
     let secret = app.service_hook_secret(&service.name)?;
     let against = against(secret.as_ref(), service.allow_unsigned_hooks);
-    if let Err(reason) = verify(&against, envelope.proof.as_ref(), &body) {
+    if let Err(reason) = verify(&against, envelope.proof.as_ref(), body) {
         refuse(app, Some(delivery), reason.to_owned());
         return Err(refused(app, &remote));
     }
-    match read_body(headers, &body).and_then(|payload| (envelope.read)(&envelope.event, &payload)) {
+    app.room_for_hooks_of(&service.name)?;
+    match read_body(headers, body).and_then(|payload| (envelope.read)(&envelope.event, &payload)) {
         Ok(content) => delivery.content = Ok(content),
         Err(why) => {
             refuse(app, Some(delivery), why.clone());

@@ -3,9 +3,12 @@
 
 mod secrets;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use pipelines::{
@@ -80,6 +83,8 @@ pub struct EmbeddedStore {
     engine: Arc<dyn Engine>,
     last_entry: AtomicU64,
     last_delivery: AtomicU64,
+    generations: Mutex<HashMap<ServiceName, Arc<AtomicU64>>>,
+    generation_of_services: Arc<AtomicU64>,
 }
 
 impl EmbeddedStore {
@@ -99,12 +104,26 @@ impl EmbeddedStore {
         for (_, bytes) in engine.scan(EFFECTS, &KeyRange::all(), Direction::Forward, LIST_MAX)? {
             last_entry = last_entry.max(unpack::<PendingEffect>(EFFECTS, &bytes)?.asked_by);
         }
-        Ok(Self { engine, last_entry: last_entry.into(), last_delivery: last_delivery.into() })
+        Ok(Self {
+            engine,
+            last_entry: last_entry.into(),
+            last_delivery: last_delivery.into(),
+            generations: Mutex::default(),
+            generation_of_services: Arc::default(),
+        })
     }
 
     /// What it stands on.
     pub(super) fn engine(&self) -> &dyn Engine {
         &*self.engine
+    }
+
+    fn generation_of(&self, service: &ServiceName) -> Arc<AtomicU64> {
+        let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = generations.get(service) {
+            return Arc::clone(known);
+        }
+        Arc::clone(generations.entry(service.clone()).or_default())
     }
 
     fn get<T: DeserializeOwned>(&self, table: Table, key: &[u8]) -> Result<Option<T>, StoreError> {
@@ -222,6 +241,7 @@ impl EmbeddedStore {
         let mut changed = EffectsChanged::default();
         let key = service.name.as_str().as_bytes();
         let at = entry.at;
+        batch.count(self.generation_of(&service.name)).count(Arc::clone(&self.generation_of_services));
         if create {
             batch.expect_absent(SERVICES, key);
             Self::put(&mut batch, TRAINS, key, &Train::new(service.name.clone()))?;
@@ -238,9 +258,14 @@ impl EmbeddedStore {
     }
 
     fn train_batch(&self, change: TrainChange) -> Result<(Batch, EffectsChanged), StoreError> {
-        let TrainChange { at, origin, service, changes, finished_effect, ask, delivery, refs, service_record } = change;
+        let TrainChange { at, origin, service, changes, finished_effect, ask, delivery, also, refs, service_record } =
+            change;
         let mut batch = Batch::new();
         let mut changed = EffectsChanged::default();
+        // A hook that asks for nothing changes nothing that is shown.
+        if !changes.is_empty() || service_record.is_some() {
+            batch.count(self.generation_of(&service));
+        }
         if let Some(key) = &finished_effect {
             Self::drop_effect(&mut batch, &mut changed, key);
         }
@@ -285,11 +310,14 @@ impl EmbeddedStore {
         for effect in &ask {
             Self::add_effect(&mut batch, &mut changed, effect, seq, at)?;
         }
-        if let Some((id, state)) = delivery
-            && let Some(mut delivery) = self.delivery(id)?
-        {
-            delivery.state = state;
-            Self::put(&mut batch, DELIVERIES, &id.to_be_bytes(), &delivery)?;
+        for (key, ..) in &also {
+            Self::drop_effect(&mut batch, &mut changed, key);
+        }
+        for (id, state) in delivery.into_iter().chain(also.into_iter().map(|(_, id, state)| (id, state))) {
+            if let Some(mut delivery) = self.delivery(id)? {
+                delivery.state = state;
+                Self::put(&mut batch, DELIVERIES, &id.to_be_bytes(), &delivery)?;
+            }
         }
         for (name, seen) in refs {
             let key = under(&service, name.as_bytes());
@@ -356,6 +384,7 @@ impl EmbeddedStore {
     fn forget_batch(&self, forget: &Forget) -> Result<Batch, StoreError> {
         let Forget { service, runs, rollouts, images, deliveries } = forget;
         let mut batch = Batch::new();
+        batch.count(self.generation_of(service));
         for inputs in images {
             let key = under(service, inputs.as_str().as_bytes());
             let known = self.get::<(RunId, Digest)>(IMAGES, &key)?;
@@ -396,6 +425,16 @@ impl EmbeddedStore {
 impl Store for EmbeddedStore {
     fn service(&self, name: &ServiceName) -> Result<Option<Service>, StoreError> {
         self.get(SERVICES, name.as_str().as_bytes())
+    }
+
+    fn generation(&self, service: &ServiceName) -> u64 {
+        // Nothing was changed of one that is not there, whoever asks for it.
+        let generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        generations.get(service).map_or(0, |count| count.load(Ordering::Acquire))
+    }
+
+    fn generation_of_services(&self) -> u64 {
+        self.generation_of_services.load(Ordering::Acquire)
     }
 
     fn services(&self) -> Result<Vec<Service>, StoreError> {
@@ -649,6 +688,10 @@ impl Store for EmbeddedStore {
 
     fn trouble(&self) -> Option<String> {
         self.engine.trouble().map(|error| error.to_string())
+    }
+
+    fn waiting(&self) -> super::engine::BatchesWaiting {
+        self.engine.waiting()
     }
 
     fn copy_to(&self, to: &std::path::Path) -> Result<(), StoreError> {

@@ -89,6 +89,20 @@ pub trait Engine: fmt::Debug + Send + Sync {
 
     /// How many flushes there were since it was opened, and how long they took.
     fn commit_times(&self) -> CommitTimes;
+
+    /// How many batches wait for the next flush.
+    fn waiting(&self) -> BatchesWaiting;
+}
+
+/// Batches that wait for a flush.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BatchesWaiting {
+    /// So many wait now.
+    pub waiting: usize,
+    /// So many may wait.
+    pub max: usize,
+    /// So many were refused because as many waited, since the engine was opened.
+    pub refused: u64,
 }
 
 /// What went wrong.

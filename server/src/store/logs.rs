@@ -233,9 +233,35 @@ impl LogStore {
     /// [`LogError::Damaged`], and those of the file system.
     pub fn read(&self, run: &str, step: &str, from: u64, limit: usize) -> Result<Vec<NumberedLine>, LogError> {
         match self.known_run(run)?.and_then(|run| run.known_step(step)) {
-            Some(step) => step.read(from, limit),
+            Some(step) => step.read(from, limit, self.config.read_bytes),
             None => Ok(Vec::new()),
         }
+    }
+
+    /// The same, fewer where they are more than `bytes_max` bytes (one line always).
+    ///
+    /// # Errors
+    /// As for [`LogStore::read`].
+    pub fn read_some(
+        &self,
+        run: &str,
+        step: &str,
+        from: u64,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<NumberedLine>, LogError> {
+        match self.known_run(run)?.and_then(|run| run.known_step(step)) {
+            Some(step) => step.read(from, limit, bytes_max),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// How far the logs of all steps are, in the order in which they began; without reading a line.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn lengths(&self, run: &str) -> Result<Vec<(String, Length)>, LogError> {
+        Ok(self.known_run(run)?.map(|run| run.lengths()).unwrap_or_default())
     }
 
     /// How far the step's log is; of an unknown one: nowhere.

@@ -31,7 +31,8 @@ pub(crate) async fn run(setting: &Setting) -> Result<(String, Counts)> {
         let shown = || format!("hook {number}: {}", String::from_utf8_lossy(&body[..body.len().min(2000)]));
         match answer.with_context(shown)?.status().as_u16() {
             202 => taken += 1,
-            400 | 413 | 422 => refused += 1,
+            // So many wait that it is told to come again.
+            400 | 413 | 422 | 429 | 503 => refused += 1,
             other => bail!("{} was answered {other}", shown()),
         }
         if number % 500 == 0 {

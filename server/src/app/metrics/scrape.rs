@@ -13,7 +13,7 @@ use prometheus::{TextEncoder, proto::MetricFamily};
 
 use super::{family::Family, seconds};
 use crate::{
-    app::{App, AppError, health::Verdict},
+    app::{App, AppError, health::Verdict, load::QueueKind},
     gateway::{GatewayStats, RevisionStats},
     store::CommitTimes,
 };
@@ -170,10 +170,26 @@ impl App {
 
     fn bounds_families(&self) -> Vec<MetricFamily> {
         let bounds = &self.config.bounds;
-        let streams = bounds.streams_max.saturating_sub(self.streams.available_permits());
+        let mut length = Family::gauge("queue_length", "How much there is of each bounded thing.");
+        let mut bound = Family::gauge("queue_bound", "How much there may be of it.");
+        let mut refused =
+            Family::counter("queue_refused_total", "How often something was refused because as much was there.");
+        let mut streams = (0, 0);
+        for queue in self.queues() {
+            let of = [("queue", queue.kind.word())];
+            length.value(&of, large(queue.length));
+            bound.value(&of, large(queue.bound));
+            refused.value(&of, large(queue.refused));
+            if queue.kind == QueueKind::Streams {
+                streams = (queue.length, queue.bound);
+            }
+        }
         done([
-            Family::gauge("streams_open", "Open streams of events and log lines.").with(&[], count(streams)),
-            Family::gauge("streams_max", "How many may be open.").with(&[], count(bounds.streams_max)),
+            length,
+            bound,
+            refused,
+            Family::gauge("streams_open", "Open streams of events and log lines.").with(&[], large(streams.0)),
+            Family::gauge("streams_max", "How many may be open.").with(&[], large(streams.1)),
             Family::gauge("effects_parallel_max", "Effects that are performed at the same time at most.")
                 .with(&[], count(bounds.effects_parallel_max)),
             Family::gauge("disk_free_min_bytes", "With less free, nothing new begins.")

@@ -29,6 +29,7 @@ use crate::app::{
     accounts::Caller,
     addresses,
     board::{ServiceRow, Subject, fault_of},
+    load::{Over, Queue},
     sessions::SeenSession,
 };
 
@@ -227,15 +228,17 @@ fn step(step: &StepRecord) -> model::Step {
 pub(super) fn release(app: &App, release: &Release) -> Result<model::Release, AppError> {
     let why = app.release_why(release)?;
     let approval = app.approval_maybe(&release.id)?;
-    release_with(app, release, approval.as_ref(), &why)
+    let rollout = app.rollout_of(&release.id)?.map(|rollout| rollout.id.number);
+    Ok(release_with(app, release, approval.as_ref(), rollout, &why))
 }
 
 fn release_with(
     app: &App,
     release: &Release,
     approval_of: Option<&Approval>,
+    rollout: Option<u32>,
     reason_why: &Why,
-) -> Result<model::Release, AppError> {
+) -> model::Release {
     let service = &release.id.service;
     let gateway = &app.config.gateway;
     let reason = match &release.state {
@@ -243,7 +246,7 @@ fn release_with(
         ReleaseState::Rejected { comment, .. } => Some(comment.clone()),
         _ => None,
     };
-    Ok(model::Release {
+    model::Release {
         service: service.to_string(),
         number: release.id.number,
         digest: release.digest.to_string(),
@@ -275,9 +278,9 @@ fn release_with(
         test_url: gateway.address(&addresses::test_host(gateway, service)),
         production_url: gateway.address(&addresses::production_host(gateway, service, &release.plan.deploy)),
         approval: approval_of.map(|it| approval(app, it)),
-        rollout: app.rollout_of(&release.id)?.map(|rollout| rollout.id.number),
+        rollout,
         why: why(reason_why),
-    })
+    }
 }
 
 fn approval(app: &App, approval: &Approval) -> model::Approval {
@@ -438,14 +441,29 @@ fn measured(stats: &RevisionStats) -> model::Measured {
 }
 
 pub(super) fn board_row(app: &App, row: &ServiceRow, caller: &Caller) -> Result<model::BoardRow, AppError> {
-    let run = match (&row.run, row.subject) {
-        (Some(it), Subject::Run) => Some(run_with(app, it, &row.why)?),
-        (Some(it), _) => Some(run(app, it)?),
-        (None, _) => None,
+    let why_is_of_run = |it: &Run| match (row.subject, &row.release) {
+        (Subject::Run, _) => true,
+        (Subject::Release, Some(release)) => it.id == release.id.run() && it.digest().is_some(),
+        _ => false,
+    };
+    let run = match &row.run {
+        Some(it) if why_is_of_run(it) => Some(run_with(app, it, &row.why)?),
+        Some(it) => Some(run(app, it)?),
+        None => None,
     };
     let subject_release = match (&row.release, row.subject) {
-        (Some(it), Subject::Release) => Some(release_with(app, it, row.approval.as_ref(), &row.why)?),
+        (Some(it), Subject::Release) => {
+            Some(release_with(app, it, row.approval.as_deref(), row.release_rollout, &row.why))
+        }
         (Some(it), _) => Some(release(app, it)?),
+        (None, _) => None,
+    };
+    let live = match (&row.live, &subject_release) {
+        (Some(it), Some(shown)) if it.id.number == shown.number => Some(shown.clone()),
+        (Some(it), _) => {
+            let why = app.live_why(row)?;
+            why.map(|why| release_with(app, it, row.live_approval.as_deref(), row.live_rollout, &why))
+        }
         (None, _) => None,
     };
     Ok(model::BoardRow {
@@ -461,7 +479,7 @@ pub(super) fn board_row(app: &App, row: &ServiceRow, caller: &Caller) -> Result<
         run,
         release: subject_release,
         rollout: row.rollout.as_ref().map(|it| rollout_with(app, it, false, &row.why)),
-        live: row.live.as_ref().map(|it| release(app, it)).transpose()?,
+        live,
         waiting_release: row.train.rollout_next,
         why: why(&row.why),
         poll_fault: row.poll_fault.as_ref().map(fault),
@@ -476,6 +494,26 @@ pub(super) fn pending(key: String, pending: &PendingEffect) -> model::PendingEff
         asked_at_ms: pending.asked_at.0,
         not_before_ms: pending.not_before.0,
         fault: fault_of(pending).as_ref().map(fault),
+    }
+}
+
+pub(super) fn queue(queue: Queue) -> model::Queue {
+    model::Queue {
+        name: queue.kind.word().to_owned(),
+        length: queue.length,
+        bound: queue.bound,
+        unit: if queue.kind.is_bytes() { "bytes" } else { "count" }.to_owned(),
+        over: match queue.kind.over() {
+            Over::Refused => "refused",
+            Over::Waits => "waits",
+        }
+        .to_owned(),
+        refused: queue.refused,
+        key: queue.kind.key().to_owned(),
+        of_service: queue.of_service.map(|of| {
+            let (fullest, length) = of.fullest.map_or((None, 0), |(name, length)| (Some(name.to_string()), length));
+            model::QueueOfService { bound: of.bound, key: of.key.to_owned(), fullest, length }
+        }),
     }
 }
 

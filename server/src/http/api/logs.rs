@@ -33,8 +33,9 @@ use crate::{
 const LINES: usize = 500;
 /// Characters of an unknown step's name that are repeated.
 const STEP_SHOWN_CHARS: usize = 64;
-/// Lines that are read at once for a stream.
+/// Lines that are read at once for a stream, and bytes: as much is held for each viewer.
 const STREAM_LINES: usize = 1_000;
+const STREAM_BYTES: usize = 32 << 10;
 /// A stream looks again after this time at the latest, whatever it was told.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -183,7 +184,9 @@ impl Lines {
     async fn read(&mut self) -> Result<(Vec<Event>, bool), AppError> {
         // Asked before the lines are read: what comes in between is then still waited for.
         let is_over = is_over(&self.app, &self.id, &self.step)?;
-        let (lines, length) = self.app.log_read(&self.id, &self.step, self.from, STREAM_LINES).await?;
+        // The length first: lines that come in between are then known to be more, and not taken for the end.
+        let (_, length) = self.app.log_read(&self.id, &self.step, self.from, 0).await?;
+        let lines = self.app.log_read_some(&self.id, &self.step, self.from, STREAM_LINES, STREAM_BYTES).await?;
         self.from = lines.last().map_or(self.from, |line| line.number + 1);
         let is_over = (is_over || length.finished) && self.from >= length.lines;
         let mut events: Vec<Event> = lines

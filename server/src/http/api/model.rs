@@ -4,6 +4,7 @@
 
 mod account;
 mod board;
+mod load;
 mod log;
 mod release;
 mod rollout;
@@ -19,6 +20,7 @@ pub use account::{
     TokenSecret, Whoami,
 };
 pub use board::{BackupInput, BoardRow, Finding, Health, PendingEffect, Server, Station};
+pub use load::{Queue, QueueOfService};
 pub use log::{Event, LogHit, LogLine, LogSearch, LogWindow};
 pub use release::{Approval, Change, Claim, Decide, Decision, NextReminder, Release, Rollback, Undelivered};
 pub use rollout::{Check, Judgement, Measured, Rollout, RolloutAct, RolloutVerb, Sample, Share, Stage};
@@ -52,6 +54,7 @@ kinds!(
     LoginToken,
     NamedSecret,
     PendingEffect,
+    Queue,
     Release,
     Rollout,
     Run,

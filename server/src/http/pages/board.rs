@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::{Visit, convert::board_row, show};
 use crate::{
-    app::{App, Role},
+    app::{App, Role, board::Group as WaitingGroup},
     http::{
         extract::Ask,
         problem::Problem,
@@ -24,8 +24,8 @@ pub struct BoardQuery {
 }
 
 /// The board; on a server without a service the first steps.
-pub(in crate::http) async fn show_board(visit: Visit, Ask(query): Ask<BoardQuery>) -> Result<Response, Problem> {
-    let rows = visit.app.board()?;
+pub(in crate::http) async fn show_board(mut visit: Visit, Ask(query): Ask<BoardQuery>) -> Result<Response, Problem> {
+    let rows = visit.take_board()?;
     let first = (rows.is_empty() && visit.may(Role::Operator))
         .then(|| FirstSteps { form: ServiceForm::empty(), server: findings(&visit.app) });
     let view = BoardView {
@@ -37,9 +37,10 @@ pub(in crate::http) async fn show_board(visit: Visit, Ask(query): Ask<BoardQuery
 }
 
 /// What waits for the person who is signed in.
-pub(in crate::http) async fn show_needs_you(visit: Visit) -> Result<Response, Problem> {
+pub(in crate::http) async fn show_needs_you(mut visit: Visit) -> Result<Response, Problem> {
+    let mut rows = visit.take_board()?;
     let caller = visit.caller()?;
-    let rows = visit.app.board_waiting_for(caller)?;
+    rows.retain(|row| row.group(Some(caller)) == WaitingGroup::NeedsYou);
     let rows = rows.iter().map(|row| board_row(row, Some(caller), visit.ctx.clock.now_ms)).collect();
     Ok(show!(visit, NeedsYouView { rows }))
 }

@@ -59,16 +59,16 @@ pub(super) fn is_mine(claimed_by: &str, caller: &Caller) -> bool {
 
 /// One row of the board, as `caller` sees it.
 pub(super) fn board_row(row: &ServiceRow, caller: Option<&Caller>, now_ms: i64) -> BoardRow {
-    let release = row.release.as_ref().filter(|_| row.subject == Subject::Release);
+    let release = row.release.as_deref().filter(|_| row.subject == Subject::Release);
     let group = match row.group(caller) {
         Group::NeedsYou => PageGroup::NeedsYou,
         Group::Failing => PageGroup::Failing,
         Group::Moving => PageGroup::Moving,
         Group::Idle => PageGroup::Idle,
     };
-    let run = row.run.as_ref();
+    let run = row.run.as_deref();
     let is_idle = matches!(row.why, Why::Live { .. } | Why::NothingPushed | Why::NoRelease { .. });
-    let reader = why::Reader { caller, approval: row.approval.as_ref(), now_ms };
+    let reader = why::Reader { caller, approval: row.approval.as_deref(), now_ms };
     BoardRow {
         service: row.service.name.to_string(),
         version: release.map(version),
@@ -86,10 +86,10 @@ pub(super) fn action(row: &ServiceRow, group: PageGroup) -> Option<Action> {
     let service = row.service.name.as_str();
     let solid = group == PageGroup::NeedsYou;
     let go = |next, href| Some(Action::Go { next, href, solid });
-    let run = row.run.as_ref().map(|run| links::run(service, u64::from(run.id.number)));
-    let build = row.release.as_ref().map_or(0, |release| u64::from(release.id.number));
+    let run = row.run.as_deref().map(|run| links::run(service, u64::from(run.id.number)));
+    let build = row.release.as_deref().map_or(0, |release| u64::from(release.id.number));
     let approval = links::approval(service, build);
-    let rollout = row.rollout.as_ref().map(|rollout| links::rollout(service, u64::from(rollout.id.number)));
+    let rollout = row.rollout.as_deref().map(|rollout| links::rollout(service, u64::from(rollout.id.number)));
     match &row.why {
         Why::NothingPushed => None,
         Why::Live { .. } | Why::Retired { .. } | Why::NoRelease { .. } => Some(Action::StartRun),

@@ -1,5 +1,6 @@
 //! The page of a run: its steps, its log, and what can be done to it.
 
+mod follow;
 mod log;
 mod stream;
 
@@ -34,6 +35,7 @@ use crate::{
     },
 };
 
+pub(in crate::http) use follow::Follows;
 pub(in crate::http) use stream::stream_run;
 
 /// Runs before this one that the usual times are taken from.

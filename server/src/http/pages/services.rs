@@ -231,7 +231,7 @@ fn service_view(visit: &Visit, name: &ServiceName, new_secret: Option<String>) -
     let in_test = row.train.in_test.map(|number| app.release(&ReleaseId::new(name.clone(), number))).transpose()?;
     let claim = in_test.as_ref().map(|release| app.approval_maybe(&release.id)).transpose()?.flatten();
     // The newest release is of the newest pipeline file, whether the row is about it or not.
-    let newest = row.release.as_ref().or(row.live.as_ref());
+    let newest = row.release.as_deref().or(row.live.as_deref());
     let managers = app.accounts()?.into_iter().filter(|it| !it.disabled && it.role >= Role::ReleaseManager);
     Ok(ServiceView {
         name: name.to_string(),
@@ -241,7 +241,7 @@ fn service_view(visit: &Visit, name: &ServiceName, new_secret: Option<String>) -
         current: current(visit, &row),
         environments: vec![
             convert::test_environment(gateway, name, in_test.as_ref().map(|release| (release, claim.as_ref()))),
-            convert::production_environment(gateway, name, row.live.as_ref()),
+            convert::production_environment(gateway, name, row.live.as_deref()),
         ],
         releases: releases(visit, &row)?,
         hook: HookView { deliveries: deliveries(app, name)?, ..hook(visit, &row.service, new_secret) },

@@ -13,7 +13,12 @@ use jiff::tz::TimeZone;
 
 use super::convert::{page_ms, page_role};
 use crate::{
-    app::{App, Role, accounts::Caller, room},
+    app::{
+        App, AppError, Role,
+        accounts::Caller,
+        board::{Group, ServiceRow},
+        room,
+    },
     http::{
         access::{self, Csrf, MaybeSigned},
         problem::Problem,
@@ -39,6 +44,8 @@ pub(in crate::http) struct Visit {
     pub(super) app: Arc<App>,
     /// Who is signed in.
     pub(super) caller: Option<Caller>,
+    /// The board as the visit found it, if the store could be read: every page says how much of it waits for the visitor.
+    pub(super) board: Option<Vec<ServiceRow>>,
     /// What every page shows.
     pub(super) ctx: PageContext,
     /// Only the content of `<main>` is wanted.
@@ -57,8 +64,9 @@ impl FromRequestParts<Arc<App>> for Visit {
         let Csrf(csrf) = Csrf::from_request_parts(parts, app).await?;
         let (path, fragment) = without_fragment(&parts.uri);
         // A page is shown also while the store cannot be read; what it is about says so.
-        let waiting = caller.as_ref().and_then(|caller| app.board_waiting_for(caller).ok());
-        let needs_you = waiting.map_or(0, |rows| rows.len() as u64);
+        let board = caller.as_ref().and_then(|_| app.board().ok());
+        let waits = |row: &&ServiceRow| row.group(caller.as_ref()) == Group::NeedsYou;
+        let needs_you = board.as_ref().map_or(0, |rows| rows.iter().filter(waits).count() as u64);
         let ctx = PageContext {
             lang: language(&parts.headers),
             theme: access::cookie(&parts.headers, THEME_COOKIE).map(Theme::from_tag).unwrap_or_default(),
@@ -85,7 +93,7 @@ impl FromRequestParts<Arc<App>> for Visit {
         };
         let request_id = parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
         let Ok(Remote(remote)) = Remote::from_request_parts(parts, app).await;
-        Ok(Self { app: Arc::clone(app), caller, ctx, fragment, request_id, remote })
+        Ok(Self { app: Arc::clone(app), caller, board, ctx, fragment, request_id, remote })
     }
 }
 
@@ -95,13 +103,19 @@ impl Visit {
         self.caller.as_ref().ok_or_else(Problem::not_signed_in)
     }
 
+    /// The board, read again only where the visit could not read it.
+    pub(super) fn take_board(&mut self) -> Result<Vec<ServiceRow>, AppError> {
+        self.board.take().map_or_else(|| self.app.board(), Ok)
+    }
+
     /// Whether the visitor may do what `role` may.
     pub(super) fn may(&self, role: Role) -> bool {
         self.caller.as_ref().is_some_and(|caller| caller.may(role))
     }
 }
 
-fn language(headers: &HeaderMap) -> Lang {
+/// The language that a browser asks for: the chosen one, else the best that it accepts.
+pub(super) fn language(headers: &HeaderMap) -> Lang {
     let chosen = access::cookie(headers, LANGUAGE_COOKIE).and_then(Lang::from_tag);
     let accepted = headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
     chosen.unwrap_or_else(|| accepted.map(Lang::from_accept_language).unwrap_or_default())

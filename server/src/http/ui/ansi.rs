@@ -7,7 +7,7 @@ use super::markup::Markup;
 const PARAMETERS_MAX_BYTES: usize = 64;
 
 /// A colour of the eight that the stylesheet knows (`a31` to `a36`); black and white are the ground's own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Hue {
     Red,
     Green,
@@ -73,7 +73,7 @@ impl Hue {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 struct Pen {
     hue: Option<Hue>,
     ground: Option<Hue>,
@@ -157,7 +157,7 @@ fn extended(codes: &mut impl Iterator<Item = u16>) -> Option<Hue> {
 }
 
 /// Paints the lines of one log in their order; a colour that one line leaves on holds in the next.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Painter {
     pen: Pen,
 }

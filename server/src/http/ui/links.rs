@@ -21,6 +21,8 @@ pub const ACCOUNTS: &str = "/accounts";
 pub const SECRETS: &str = "/secrets";
 /// The person's own account: password and tokens.
 pub const ME: &str = "/me";
+/// What waits on the server, and how much may.
+pub const LOAD: &str = "/load";
 /// The folder that mails are written to.
 pub const MAILBOX: &str = "/mailbox";
 /// Sets the language cookie (POST `lang`, `back`).

@@ -4,6 +4,7 @@
 use super::ansi::Painter;
 use super::markup::Markup;
 use super::run::StepState;
+use super::text::Text;
 
 /// A line's place in the page: its anchor is `L3.187`, of the step with index 3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,6 +54,18 @@ impl LogLine {
         p.raw("</span></p>");
         p
     }
+}
+
+/// Says that lines of a step are left out, and leads to them: the data of a live `line` event for a page that is far behind.
+pub fn gap(step: usize, lines: u64, href: &str, t: &Text<'_>) -> Markup {
+    let mut p = Markup::known("<p data-in=\"step-");
+    p.figures(format_args!("{step}"));
+    p.raw("\"><a href=\"");
+    p.text(href);
+    p.raw("\">…</a><span class=\"dim\">");
+    p.text(&t.lines_left_out(lines));
+    p.raw("</span></p>");
+    p
 }
 
 /// The lines of one step.

@@ -100,6 +100,7 @@ pub(super) fn pages(lang: Lang) -> Vec<(String, Written)> {
         (s("me"), services::me().render(&ctx)),
         (s("mailbox"), mails::mailbox(lang).render(&ctx)),
         (s("search"), services::search().render(&ctx)),
+        (s("load"), services::load().render(&ctx)),
         (s("error"), services::error().render(&ctx)),
     ];
     for (name, view) in runs::other_states() {

@@ -4,6 +4,7 @@
 mod accounts;
 mod approvals;
 mod figures;
+mod load;
 mod mail;
 mod nouns;
 mod rollouts;

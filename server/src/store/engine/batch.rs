@@ -1,5 +1,7 @@
 //! Tables and batches: what a commit asks for. How it is applied lives in `commit`.
 
+use std::sync::{Arc, atomic::AtomicU64};
+
 /// A table: a name for people and a number that is part of every stored key, so it never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Table {
@@ -44,6 +46,7 @@ pub struct Batch {
     pub(super) expectations: Vec<Expectation>,
     pub(super) changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     bytes: usize,
+    pub(super) counters: Vec<Arc<AtomicU64>>,
 }
 
 impl Batch {
@@ -81,6 +84,13 @@ impl Batch {
     fn expectation(&mut self, table: Table, key: &[u8], value: Option<Vec<u8>>) -> &mut Self {
         self.bytes += key.len() + value.as_ref().map_or(0, Vec::len) + 1;
         self.expectations.push(Expectation { table, key: key.to_vec(), value });
+        self
+    }
+
+    /// Counts one up when the batch was written and can be read, before whoever waits for it is answered; also where it is not
+    /// known whether it was written.
+    pub fn count(&mut self, counter: Arc<AtomicU64>) -> &mut Self {
+        self.counters.push(counter);
         self
     }
 

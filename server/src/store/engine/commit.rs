@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -13,7 +14,9 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use super::times::{CommitTimes, Times};
-use super::{Backend, Batch, Changes, Direction, Engine, EngineConfig, EngineError, KeyRange, Record, Table};
+use super::{
+    Backend, Batch, BatchesWaiting, Changes, Direction, Engine, EngineConfig, EngineError, KeyRange, Record, Table,
+};
 
 /// The answer to a submitted batch, to be awaited. Dropping it does not take the batch back.
 #[derive(Debug)]
@@ -58,6 +61,9 @@ pub(super) struct Grouped<B> {
     trouble: Arc<Mutex<Option<EngineError>>>,
     times: Arc<Times>,
     batch_bytes: usize,
+    queue_batches: usize,
+    waiting: Arc<AtomicUsize>,
+    refused: AtomicU64,
 }
 
 impl<B: Backend> Grouped<B> {
@@ -66,10 +72,12 @@ impl<B: Backend> Grouped<B> {
         let trouble = Arc::new(Mutex::new(None));
         let times = Arc::new(Times::default());
         let (queue, jobs) = sync_channel(config.queue_batches);
+        let waiting = Arc::new(AtomicUsize::new(0));
         let mut committer = Committer {
             backend: Arc::clone(&backend),
             jobs,
             carried: None,
+            waiting: Arc::clone(&waiting),
             trouble: Arc::clone(&trouble),
             times: Arc::clone(&times),
             group_batches: config.group_batches,
@@ -83,6 +91,9 @@ impl<B: Backend> Grouped<B> {
             trouble,
             times,
             batch_bytes: config.batch_bytes,
+            queue_batches: config.queue_batches,
+            waiting,
+            refused: AtomicU64::new(0),
         })
     }
 
@@ -111,6 +122,7 @@ impl<B: Backend> Engine for Grouped<B> {
         let queue = self.accept(batch)?;
         let (sender, answer) = sync_channel(1);
         let job = Job { batch: batch.clone(), answer: Answer::Blocking(sender) };
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         queue.send(job).map_err(|_| EngineError::Closed)?;
         answer.recv().unwrap_or(Err(EngineError::Closed))
     }
@@ -118,11 +130,18 @@ impl<B: Backend> Engine for Grouped<B> {
     fn submit(&self, batch: Batch) -> Result<Pending, EngineError> {
         let queue = self.accept(&batch)?;
         let (sender, answer) = oneshot::channel();
-        match queue.try_send(Job { batch, answer: Answer::Awaited(sender) }) {
-            Ok(()) => Ok(Pending(answer)),
-            Err(TrySendError::Full(_)) => Err(EngineError::Busy),
-            Err(TrySendError::Disconnected(_)) => Err(EngineError::Closed),
-        }
+        // Counted first: the committer may take it out before this thread goes on.
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let error = match queue.try_send(Job { batch, answer: Answer::Awaited(sender) }) {
+            Ok(()) => return Ok(Pending(answer)),
+            Err(TrySendError::Full(_)) => {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                EngineError::Busy
+            }
+            Err(TrySendError::Disconnected(_)) => EngineError::Closed,
+        };
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        Err(error)
     }
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
@@ -163,6 +182,11 @@ impl<B: Backend> Engine for Grouped<B> {
     fn commit_times(&self) -> CommitTimes {
         self.times.read()
     }
+
+    fn waiting(&self) -> BatchesWaiting {
+        let waiting = self.waiting.load(Ordering::Relaxed);
+        BatchesWaiting { waiting, max: self.queue_batches, refused: self.refused.load(Ordering::Relaxed) }
+    }
 }
 
 struct Committer<B> {
@@ -170,6 +194,7 @@ struct Committer<B> {
     jobs: Receiver<Job>,
     /// A job that did not fit into the last group.
     carried: Option<Job>,
+    waiting: Arc<AtomicUsize>,
     trouble: Arc<Mutex<Option<EngineError>>>,
     times: Arc<Times>,
     group_batches: usize,
@@ -204,18 +229,24 @@ impl<B: Backend> Committer<B> {
     fn commit(&self, group: Vec<Job>) {
         let mut changes = Changes::new();
         let mut answers = Vec::with_capacity(group.len());
+        let mut counters = Vec::new();
         for Job { batch, answer } in group {
             let verdict = self.judge(&batch, &changes);
             if verdict.is_ok() {
                 changes.extend(batch.changes);
+                counters.extend(batch.counters);
             }
             answers.push((answer, verdict));
         }
+        self.waiting.fetch_sub(answers.len(), Ordering::Relaxed);
         let began = Instant::now();
         let written = if changes.is_empty() { Ok(()) } else { self.backend.write(&changes) };
         if !changes.is_empty() {
             self.times.flushed(answers.len(), began.elapsed(), written.is_ok());
             *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = written.as_ref().err().cloned();
+        }
+        for counter in counters {
+            counter.fetch_add(1, Ordering::Release);
         }
         for (answer, verdict) in answers {
             // A verdict may rest on a batch of the same group, so it only stands where the group does.

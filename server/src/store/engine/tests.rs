@@ -160,6 +160,7 @@ fn a_batch_above_the_bound_is_refused_and_a_full_queue_says_busy() {
     writing.recv().unwrap();
     let (second, third) = (submit().unwrap(), submit().unwrap());
     assert!(matches!(submit(), Err(EngineError::Busy)));
+    assert_eq!(engine.waiting(), super::BatchesWaiting { waiting: 2, max: 2, refused: 1 });
     release.send(()).unwrap();
     release.send(()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

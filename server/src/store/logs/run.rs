@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 use super::step::Step;
-use super::{LogConfig, LogError, StepLog, names};
+use super::{Length, LogConfig, LogError, StepLog, names};
 
 #[derive(Debug)]
 pub(super) struct Run {
@@ -111,17 +111,22 @@ impl Run {
         self.steps.lock().unwrap_or_else(PoisonError::into_inner).by_name.get(name).cloned()
     }
 
+    fn steps_in_order(&self) -> Vec<(String, Arc<Step>)> {
+        let steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = |name: &String| Some((name.clone(), Arc::clone(steps.by_name.get(name)?)));
+        steps.in_order.iter().filter_map(known).collect()
+    }
+
+    pub(super) fn lengths(&self) -> Vec<(String, Length)> {
+        self.steps_in_order().into_iter().map(|(name, step)| (name, step.length())).collect()
+    }
+
     pub(super) fn summaries(&self) -> Result<Vec<StepLog>, LogError> {
-        let steps: Vec<(String, Arc<Step>)> = {
-            let steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
-            let known = |name: &String| Some((name.clone(), Arc::clone(steps.by_name.get(name)?)));
-            steps.in_order.iter().filter_map(known).collect()
-        };
-        steps
+        self.steps_in_order()
             .into_iter()
             .map(|(name, step)| {
                 let length = step.length();
-                let time = |line: u64| Ok::<_, LogError>(step.read(line, 1)?.first().map(|line| line.line.time_ms));
+                let time = |line: u64| Ok::<_, LogError>(step.read(line, 1, 0)?.first().map(|line| line.line.time_ms));
                 let last_ms = if length.lines == 0 { None } else { time(length.lines - 1)? };
                 Ok(StepLog { step: name, length, first_ms: time(0)?, last_ms })
             })

@@ -326,11 +326,11 @@ impl Step {
         Ok(Some((frames, lines)))
     }
 
-    pub(super) fn read(&self, from: u64, limit: usize) -> Result<Vec<NumberedLine>, LogError> {
+    pub(super) fn read(&self, from: u64, limit: usize, bytes_max: usize) -> Result<Vec<NumberedLine>, LogError> {
         let Some((mut frames, end)) = self.frames(from)? else { return Ok(Vec::new()) };
         let mut lines = Vec::new();
         let mut bytes = 0;
-        while lines.len() < limit && frames.line < end && (lines.is_empty() || bytes < self.config.read_bytes) {
+        while lines.len() < limit && frames.line < end && (lines.is_empty() || bytes < bytes_max) {
             let number = frames.line;
             let line = next_line(&mut frames)?;
             bytes += line.text.len();

@@ -32,7 +32,9 @@ use super::{
         Account, Delivery, DeliveryId, NamedSecret, SealedSecrets, SecretUse, SeenRef, Session, Store, StoreError,
         Token,
         embedded::EmbeddedStore,
-        engine::{self, Batch, CommitTimes, Engine, EngineConfig, EngineError, EngineKind, Pending, Record},
+        engine::{
+            self, Batch, BatchesWaiting, CommitTimes, Engine, EngineConfig, EngineError, EngineKind, Pending, Record,
+        },
         tables::{self, META},
     },
     *,
@@ -139,6 +141,9 @@ impl Engine for Mortal {
     }
     fn size_bytes(&self) -> Result<u64, EngineError> {
         self.engine.size_bytes()
+    }
+    fn waiting(&self) -> BatchesWaiting {
+        self.engine.waiting()
     }
     fn trouble(&self) -> Option<EngineError> {
         None

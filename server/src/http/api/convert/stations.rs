@@ -27,7 +27,7 @@ pub(super) fn stations(row: &ServiceRow) -> Vec<Station> {
         found[1] = build(run);
         found[2] = run.digest().map_or(TO_COME, |_| ("done", run.finished_at));
     }
-    if let Some(release) = row.release.as_ref().filter(|_| row.subject == Subject::Release) {
+    if let Some(release) = row.release.as_deref().filter(|_| row.subject == Subject::Release) {
         let is_fault = matches!(row.why, Why::Fault(_));
         found[3..].copy_from_slice(&[
             test(release, is_fault),

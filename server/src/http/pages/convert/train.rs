@@ -49,11 +49,11 @@ impl<'a> Facts<'a> {
     /// Those of a row.
     pub(in crate::http::pages) fn of(row: &'a ServiceRow, caller: Option<&'a Caller>) -> Self {
         Self {
-            run: row.run.as_ref(),
-            release: row.release.as_ref().filter(|_| row.subject == Subject::Release),
-            approval: row.approval.as_ref(),
-            rollout: row.rollout.as_ref(),
-            live: row.live.as_ref(),
+            run: row.run.as_deref(),
+            release: row.release.as_deref().filter(|_| row.subject == Subject::Release),
+            approval: row.approval.as_deref(),
+            rollout: row.rollout.as_deref(),
+            live: row.live.as_deref(),
             fault: matches!(row.why, Why::Fault(_) | Why::MailWaits { .. }),
             caller,
             linked: true,

@@ -90,10 +90,12 @@ pub(super) async fn log(app: &App, run: &Run, query: &RunQuery) -> Result<LogVie
 
 /// A step's place in the page. A step that the run's record does not name yet comes after those that it names.
 pub(super) fn index_of(run: &Run, logs: &[StepLog], step: &str) -> usize {
-    run.steps
-        .iter()
-        .position(|record| record.name == step)
-        .unwrap_or_else(|| run.steps.len() + logs.iter().position(|log| log.step == step).unwrap_or_default())
+    index_of_name(run, logs.iter().position(|log| log.step == step).unwrap_or_default(), step)
+}
+
+/// The same of the log that began after `order` others.
+pub(super) fn index_of_name(run: &Run, order: usize, step: &str) -> usize {
+    run.steps.iter().position(|record| record.name == step).unwrap_or_else(|| run.steps.len() + order)
 }
 
 /// Without a choice: what runs or failed, else the last step that wrote something.

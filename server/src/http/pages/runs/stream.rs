@@ -1,39 +1,45 @@
 //! The live events of a run's page: its lines as they come, painted, and that its state has changed. One stream for all
-//! steps; its ids say how many lines of each log were sent, so that a page that was away goes on where it was.
+//! steps; its ids say how many lines of each log were sent, so that a page that was away goes on where it was. Not here:
+//! looking at the run, and painting (`follow`).
 
-use std::{collections::HashMap, convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
 use axum::{
+    Extension,
+    body::{Body, Bytes},
     extract::{Query, State},
-    http::{HeaderMap, StatusCode},
-    response::{
-        IntoResponse, Response,
-        sse::{Event, KeepAlive, Sse},
-    },
+    http::{HeaderMap, HeaderValue, header},
+    response::Response,
 };
+use futures_util::stream;
+use jiff::tz::TimeZone;
 use pipelines::{ids::RunId, run::RunState};
 use serde::Deserialize;
-use tokio::sync::{broadcast::error::RecvError, mpsc};
-use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tokio::sync::watch;
 
-use super::log::index_of;
+use super::follow::{Follows, PIECE_LINES, PieceKey, Seen, SeenLog};
 use crate::{
-    app::{App, AppError, Changed},
+    app::{App, AppError},
     http::{
+        events::{KEEP_ALIVE, Room},
         extract::OfRun,
+        pages::{convert::page_ms, visit::language},
         problem::Problem,
-        ui::{ansi::Painter, log::LogLine},
+        ui::{
+            ansi::Painter,
+            links,
+            log::gap,
+            text::{Clock, Lang, Text},
+        },
     },
 };
 
-/// Lines in one event.
-const LINES_PER_EVENT: usize = 200;
-/// Events that wait for a slow page; then the stream waits too.
-const EVENTS_WAITING: usize = 8;
 /// Steps that a position names at most.
 const STEPS_MAX: usize = 1_000;
-/// Silence after which a comment is sent, so that nothing on the way cuts the stream.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// A page that is too far behind goes on so many lines before the end.
+const TAIL_LINES: u64 = 1_000;
+/// A comment, so that nothing on the way cuts the stream and the other end knows us alive.
+const COMMENT: Bytes = Bytes::from_static(b":\n\n");
 
 /// Where a page goes on.
 #[derive(Debug, Default, Deserialize)]
@@ -54,142 +60,137 @@ fn read_positions(text: &str) -> Vec<u64> {
 /// The stream.
 pub(in crate::http) async fn stream_run(
     State(app): State<Arc<App>>,
+    Extension(follows): Extension<Arc<Follows>>,
     OfRun(id): OfRun,
     Query(query): Query<StreamQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     app.run(&id)?;
-    let room = app.stream_room().ok_or_else(|| {
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too-many-streams", "too many pages are being followed just now")
-    })?;
+    let room = Room::take(&app)?;
     let last = headers.get("last-event-id").and_then(|value| value.to_str().ok());
     let from = last.or(query.last_event_id.as_deref()).or(query.from.as_deref()).unwrap_or_default();
-    let (sender, receiver) = mpsc::channel(EVENTS_WAITING);
-    let mut follower = Follower { app, id, sent: read_positions(from), painters: HashMap::new(), sender };
-    tokio::spawn(async move {
-        let _room = room;
-        if let Err(error) = follower.follow().await {
-            tracing::warn!(run = %follower.id, %error, "a stream of lines ended early");
-        }
+    let viewer = Viewer {
+        run: follows.run(&app, &id),
+        lang: language(&headers),
+        clock: Clock { now_ms: page_ms(app.now()), zone: TimeZone::system() },
+        app,
+        follows,
+        id,
+        room,
+        sent: read_positions(from),
+        painters: HashMap::new(),
+        known: None,
+        is_over: false,
+    };
+    let events = stream::unfold(viewer, Viewer::next);
+    let pieces = futures_util::StreamExt::flat_map(events, |pieces| {
+        stream::iter(pieces.into_iter().map(Ok::<_, std::convert::Infallible>))
     });
-    let events = ReceiverStream::new(receiver).map(Ok::<Event, Infallible>);
-    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
+    let mut response = Response::new(Body::from_stream(pieces));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    // nginx would keep the events until its buffer is full.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    Ok(response)
 }
 
-struct Follower {
+/// One page that follows a run. It is asked for the next event when the one before was taken, so a slow one holds one.
+struct Viewer {
     app: Arc<App>,
+    follows: Arc<Follows>,
     id: RunId,
+    lang: Lang,
+    clock: Clock,
+    room: Room,
+    run: watch::Receiver<Option<Arc<Seen>>>,
     /// Lines sent of each log, in the order in which the logs began.
     sent: Vec<u64>,
-    painters: HashMap<String, Painter>,
-    sender: mpsc::Sender<Event>,
+    painters: HashMap<usize, Painter>,
+    known: Option<(RunState, usize)>,
+    is_over: bool,
 }
 
-/// Nobody listens any more.
-struct Gone;
-
-impl Follower {
-    async fn follow(&mut self) -> Result<(), AppError> {
-        // Before the first look: what comes in between is not missed.
-        let mut changes = self.app.changes();
-        let mut known: Option<(RunState, usize)> = None;
-        loop {
-            let run = self.app.run(&self.id)?;
-            let done = run.steps.iter().filter(|step| step.started_at.is_some()).count()
-                + run.steps.iter().filter(|step| step.finished_at.is_some()).count();
-            let is_over = run.state.is_final();
-            if self.send_lines(&run).await?.is_err() {
-                return Ok(());
+impl Viewer {
+    async fn next(mut self) -> Option<(Vec<Bytes>, Self)> {
+        while !self.is_over {
+            let seen = self.run.borrow_and_update().clone();
+            if let Some(seen) = seen {
+                match self.tell(&seen).await {
+                    Ok(Some(event)) => return Some((event, self)),
+                    Ok(None) => {}
+                    Err(error) => {
+                        // The page connects again and gets the error as an answer.
+                        tracing::warn!(run = %self.id, %error, "a stream of lines ended early");
+                        return None;
+                    }
+                }
             }
-            let now = Some((run.state, done));
-            if known.is_some() && known != now && self.send("changed", self.topic()).await.is_err() {
-                return Ok(());
-            }
-            known = now;
-            if is_over {
-                let _ = self.send("end", self.topic()).await;
-                return Ok(());
-            }
-            if self.wait(&mut changes).await.is_err() {
-                return Ok(());
+            let changed = tokio::time::timeout(KEEP_ALIVE, self.run.changed());
+            match self.room.within(changed).await? {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return None,
+                Err(_) => return Some((vec![COMMENT], self)),
             }
         }
+        None
+    }
+
+    /// The next event that the page does not know; none: it knows all.
+    async fn tell(&mut self, seen: &Seen) -> Result<Option<Vec<Bytes>>, AppError> {
+        for (order, log) in seen.logs.iter().enumerate() {
+            if self.sent.len() <= order {
+                self.sent.resize(order + 1, 0);
+            }
+            if self.sent[order] < log.lines {
+                return self.lines(order, log).await.map(Some);
+            }
+        }
+        let now = (seen.state.clone(), seen.steps);
+        let before = self.known.replace(now.clone());
+        if before.is_some_and(|before| before != now) {
+            return Ok(Some(self.event("changed", &self.topic())));
+        }
+        if seen.is_over {
+            self.is_over = true;
+            return Ok(Some(self.event("end", &self.topic())));
+        }
+        Ok(None)
+    }
+
+    /// The next lines of a log; of a page that is too far behind, a word about how many it is not sent.
+    async fn lines(&mut self, order: usize, log: &SeenLog) -> Result<Vec<Bytes>, AppError> {
+        let from = self.sent[order];
+        if log.lines - from > self.app.config.bounds.log_behind_lines_max {
+            let next = (log.lines.saturating_sub(TAIL_LINES) / PIECE_LINES * PIECE_LINES).max(from);
+            self.sent[order] = next;
+            self.painters.remove(&order);
+            let window = links::run_window(self.id.service.as_str(), u64::from(self.id.number), &log.step, from + 1);
+            return Ok(self
+                .event("line", &gap(log.index, next - from, &window, &Text::new(self.lang, &self.clock)).to_string()));
+        }
+        // Pieces end at the same lines for everybody, so that they are shared.
+        let to = ((from / PIECE_LINES + 1) * PIECE_LINES).min(log.lines);
+        let painter = self.painters.remove(&order).unwrap_or_default();
+        let (run, step, index) = (self.id.clone(), log.step.clone(), log.index);
+        let piece = self.follows.piece(&self.app, PieceKey { run, step, index, from, to, painter }).await?;
+        // A log that has fewer lines than it said is gone.
+        self.sent[order] = if piece.next > from { piece.next } else { log.lines };
+        self.painters.insert(order, piece.painter.clone());
+        Ok(vec![self.head("line"), piece.data.clone()])
     }
 
     fn topic(&self) -> String {
         format!("run:{}:{}", self.id.service, self.id.number)
     }
 
-    async fn wait(&self, changes: &mut tokio::sync::broadcast::Receiver<Changed>) -> Result<(), Gone> {
-        let wanted = [format!("run/{}", self.id.number), format!("log/{}", self.id.number)];
-        loop {
-            tokio::select! {
-                () = self.sender.closed() => return Err(Gone),
-                changed = changes.recv() => match changed {
-                    Ok(changed) if changed.service == self.id.service && wanted.contains(&changed.what) => return Ok(()),
-                    Ok(_) => {}
-                    Err(RecvError::Lagged(_)) => return Ok(()),
-                    Err(RecvError::Closed) => return Err(Gone),
-                },
-            }
-        }
+    fn head(&self, kind: &str) -> Bytes {
+        format!("event: {kind}\nid: {}\n", positions(self.sent.iter().copied())).into()
     }
 
-    /// Sends all lines that are there and were not sent.
-    async fn send_lines(&mut self, run: &pipelines::run::Run) -> Result<Result<(), Gone>, AppError> {
-        let logs = self.app.log_steps(&self.id).await?;
-        for (order, log) in logs.iter().enumerate() {
-            if self.sent.len() <= order {
-                self.sent.resize(order + 1, 0);
-            }
-            let step = index_of(run, &logs, &log.step);
-            while self.sent[order] < log.length.lines {
-                let (lines, _) = self.app.log_read(&self.id, &log.step, self.sent[order], LINES_PER_EVENT).await?;
-                let Some(last) = lines.last().map(|line| line.number) else { break };
-                let painter = self.painters.entry(log.step.clone()).or_default();
-                let html: String = lines
-                    .iter()
-                    // Whether a line tells of an error is asked when the step has failed.
-                    .map(|line| {
-                        LogLine::new(line.number + 1, &line.line.text, false, painter).element(step).to_string()
-                    })
-                    .collect();
-                self.sent[order] = last + 1;
-                if self.send("line", html).await.is_err() {
-                    return Ok(Err(Gone));
-                }
-            }
-        }
-        Ok(Ok(()))
-    }
-
-    async fn send(&self, kind: &str, data: String) -> Result<(), Gone> {
-        let data = data.replace(['\r', '\n'], " ");
-        let event = Event::default().event(kind).id(positions(self.sent.iter().copied())).data(data);
-        self.sender.send(event).await.map_err(|_| Gone)
+    /// A small event.
+    fn event(&self, kind: &str, data: &str) -> Vec<Bytes> {
+        vec![self.head(kind), format!("data: {data}\n\n").into()]
     }
 }
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn positions_read_back_and_nonsense_begins_anew() {
-        assert_eq!(read_positions(&positions([3, 29, 0].into_iter())), [3, 29, 0]);
-        assert_eq!(read_positions("3,x,4"), [3]);
-        assert_eq!(read_positions(""), Vec::<u64>::new());
-    }
-
-    #[test]
-    fn fuzz_last_event_id() {
-        let words = ["18446744073709551616", ",", "-1", "+1", " 1"];
-        fuzz::feed("last-event-id", &[b"3,29,8,120", b"0"], &words, |bytes| {
-            let read = read_positions(&String::from_utf8_lossy(bytes));
-            if read.len() > STEPS_MAX || read_positions(&positions(read.iter().copied())) != read {
-                return Err("it reads back as something else".into());
-            }
-            Ok(format!("{}", read.len().min(9)))
-        });
-    }
-}
+mod tests;

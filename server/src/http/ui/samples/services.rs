@@ -4,6 +4,7 @@ use super::super::accounts::{AccountLine, AccountsView, MeView, SessionLine, Sig
 use super::super::approval::Health;
 use super::super::board::{Action, Next};
 use super::super::error::{ErrorKind, ErrorView};
+use super::super::load::{Bounded, LoadRow, LoadView, OfService};
 use super::super::rollout::Strategy;
 use super::super::search::{Hit, HitKind, SearchView};
 use super::super::secrets::{SecretLine, SecretsView};
@@ -300,5 +301,30 @@ pub(super) fn error() -> ErrorView {
         status: 500,
         detail: Some(s("the store answered <nothing>")),
         request_id: s("01J6-8XT0"),
+    }
+}
+
+/// A server that is flooded with the hooks of one service.
+pub(in super::super) fn load() -> LoadView {
+    let row = |what, length, bound, refused, key| LoadRow {
+        what,
+        length,
+        bound,
+        is_bytes: what == Bounded::HookBytes,
+        refused,
+        key,
+        of_service: None,
+    };
+    let of_service =
+        OfService { bound: 1_000, key: "bounds.hooks_waiting_per_service_max", fullest: Some((s("checkout"), 1_000)) };
+    LoadView {
+        rows: vec![
+            row(Bounded::Connections, 112, 4_096, None, "bounds.connections_max"),
+            row(Bounded::HookBytes, 48_211, 67_108_864, Some(0), "bounds.hook_bytes_in_flight_max"),
+            LoadRow {
+                of_service: Some(of_service),
+                ..row(Bounded::Hooks, 1_004, 20_000, Some(3_118), "bounds.hooks_waiting_max")
+            },
+        ],
     }
 }
