@@ -1,14 +1,12 @@
 //! The [`Store`] on an embedded engine: which noun lies in which table under which key, and which records one change
 //! writes together. Values are JSON in a versioned envelope. Not here: files and flushes (`engine`).
 
+mod generations;
 mod secrets;
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use pipelines::{
@@ -23,6 +21,8 @@ use pipelines::{
     train::Train,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use generations::Generations;
 
 use super::{
     Account, CommitTimes, Delivery, DeliveryId, DeliveryState, EffectsChanged, Forget, NamedSecret, NewDelivery,
@@ -83,8 +83,7 @@ pub struct EmbeddedStore {
     engine: Arc<dyn Engine>,
     last_entry: AtomicU64,
     last_delivery: AtomicU64,
-    generations: Mutex<HashMap<ServiceName, Arc<AtomicU64>>>,
-    generation_of_services: Arc<AtomicU64>,
+    generations: Generations,
 }
 
 impl EmbeddedStore {
@@ -108,22 +107,13 @@ impl EmbeddedStore {
             engine,
             last_entry: last_entry.into(),
             last_delivery: last_delivery.into(),
-            generations: Mutex::default(),
-            generation_of_services: Arc::default(),
+            generations: Generations::default(),
         })
     }
 
     /// What it stands on.
     pub(super) fn engine(&self) -> &dyn Engine {
         &*self.engine
-    }
-
-    fn generation_of(&self, service: &ServiceName) -> Arc<AtomicU64> {
-        let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = generations.get(service) {
-            return Arc::clone(known);
-        }
-        Arc::clone(generations.entry(service.clone()).or_default())
     }
 
     fn get<T: DeserializeOwned>(&self, table: Table, key: &[u8]) -> Result<Option<T>, StoreError> {
@@ -241,7 +231,7 @@ impl EmbeddedStore {
         let mut changed = EffectsChanged::default();
         let key = service.name.as_str().as_bytes();
         let at = entry.at;
-        batch.count(self.generation_of(&service.name)).count(Arc::clone(&self.generation_of_services));
+        batch.count(self.generations.of(&service.name)).count(self.generations.of_services());
         if create {
             batch.expect_absent(SERVICES, key);
             Self::put(&mut batch, TRAINS, key, &Train::new(service.name.clone()))?;
@@ -264,7 +254,7 @@ impl EmbeddedStore {
         let mut changed = EffectsChanged::default();
         // A hook that asks for nothing changes nothing that is shown.
         if !changes.is_empty() || service_record.is_some() {
-            batch.count(self.generation_of(&service));
+            batch.count(self.generations.of(&service));
         }
         if let Some(key) = &finished_effect {
             Self::drop_effect(&mut batch, &mut changed, key);
@@ -384,7 +374,7 @@ impl EmbeddedStore {
     fn forget_batch(&self, forget: &Forget) -> Result<Batch, StoreError> {
         let Forget { service, runs, rollouts, images, deliveries } = forget;
         let mut batch = Batch::new();
-        batch.count(self.generation_of(service));
+        batch.count(self.generations.of(service));
         for inputs in images {
             let key = under(service, inputs.as_str().as_bytes());
             let known = self.get::<(RunId, Digest)>(IMAGES, &key)?;
@@ -428,13 +418,11 @@ impl Store for EmbeddedStore {
     }
 
     fn generation(&self, service: &ServiceName) -> u64 {
-        // Nothing was changed of one that is not there, whoever asks for it.
-        let generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
-        generations.get(service).map_or(0, |count| count.load(Ordering::Acquire))
+        self.generations.now(service)
     }
 
     fn generation_of_services(&self) -> u64 {
-        self.generation_of_services.load(Ordering::Acquire)
+        self.generations.of_services().load(Ordering::Acquire)
     }
 
     fn services(&self) -> Result<Vec<Service>, StoreError> {
@@ -708,26 +696,4 @@ impl Store for EmbeddedStore {
 }
 
 #[cfg(test)]
-mod tests {
-    use pipelines::{journal::Origin, time::UnixMs};
-
-    use super::*;
-    use crate::store::engine::{EngineConfig, EngineKind, open};
-
-    #[tokio::test]
-    async fn an_effect_asked_for_after_a_restart_has_another_number_than_one_that_is_still_pending() {
-        let config = EngineConfig { kind: EngineKind::Memory, ..EngineConfig::default() };
-        let engine = open(std::path::Path::new(""), &config).unwrap();
-        let service: ServiceName = "shop".parse().unwrap();
-        let mut numbers = Vec::new();
-        for _ in 0..3 {
-            let store = EmbeddedStore::open(Arc::clone(&engine)).unwrap();
-            // It writes no line: nothing in the journal has its number.
-            let mut change = TrainChange::new(service.clone(), Origin::server(), UnixMs(0));
-            change.ask = vec![Effect::PollRepository { service: service.clone(), due_at: UnixMs(0) }];
-            let asked = store.train_change(change).await.unwrap().pending;
-            numbers.extend(asked.into_iter().map(|(_, pending)| pending.asked_by));
-        }
-        assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "{numbers:?}");
-    }
-}
+mod tests;
