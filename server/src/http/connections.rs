@@ -18,6 +18,8 @@ use crate::{app::App, gateway::stall::WriteStall};
 /// Bytes that a connection reads ahead, for the head of a request, and that it holds for an other end that takes them slowly:
 /// of each of a thousand viewers.
 const BUFFER_BYTES: usize = 64 << 10;
+/// Bytes that the kernel holds for such an end; left to itself it takes megabytes for each.
+const SEND_BUFFER_BYTES: usize = 256 << 10;
 /// Requests at the same time on one connection of HTTP/2.
 const HTTP2_STREAMS_MAX: u32 = 100;
 /// The pause after `accept` failed for want of memory or descriptors: nothing tells when there is some again.
@@ -28,6 +30,10 @@ const END_WITHIN: Duration = Duration::from_secs(5);
 /// Answers what comes to `listener` until `shutdown`; requests under way may finish.
 pub async fn serve(app: Arc<App>, router: Router, listener: TcpListener, shutdown: CancellationToken) {
     let (open, cut) = (TaskTracker::new(), CancellationToken::new());
+    // What is accepted inherits it.
+    if let Err(error) = rustix::net::sockopt::set_socket_send_buffer_size(&listener, SEND_BUFFER_BYTES) {
+        tracing::warn!(%error, "the kernel chooses how much it holds for slow connections");
+    }
     loop {
         let room = tokio::select! {
             biased;
