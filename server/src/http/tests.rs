@@ -157,7 +157,8 @@ async fn a_body_that_never_ends_is_not_waited_for() {
         .header(header::AUTHORIZATION, format!("Bearer {token}"))
         .header(header::CONTENT_TYPE, "application/json")
         .body(Body::from_stream(futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>()));
-    let answer = stage.send(request.unwrap()).await;
+    let answer = tokio::time::timeout(Duration::from_secs(60), stage.send(request.unwrap())).await;
+    let answer = answer.expect("the body is waited for without an end");
     assert_eq!((answer.status, &answer.json()["type"]), (StatusCode::SERVICE_UNAVAILABLE, &Value::from("too-slow")));
 }
 
