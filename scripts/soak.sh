@@ -31,7 +31,10 @@ fuzz() {
         $cargo test --quiet --locked --workspace --lib -- fuzz_ --test-threads=2
 }
 
-all=(simulation store hooks kills fuzz)
+# Notes for itself, and goes on where it was: one build for each safeguard.
+off() { scripts/off.sh; }
+
+all=(simulation store hooks kills fuzz off)
 if [ $# -gt 0 ]; then parts=("$@") again=yes; else parts=("${all[@]}") again=; fi
 # What a part was done with.
 sources=$({ git ls-files -s; git diff HEAD; } 2>/dev/null | sha256sum | cut -d' ' -f1)
@@ -50,7 +53,7 @@ for part in "${parts[@]}"; do
     if "$part" </dev/null; then echo "$sources" >"$stamp"; else failed=1; fi
     echo "soak: $part took $((SECONDS - started)) s"
 done
-wanted=(simulation store hooks kills)
+wanted=(simulation store hooks kills off)
 for parser in $(grep -rhozE 'fuzz::feed\(\s*"[a-z-]+"' --include='*.rs' pipelines runner server | tr '\0' '\n' | grep -oE '"[a-z-]+"' | tr -d '"' | sort -u); do
     wanted+=("fuzz-$parser")
 done
