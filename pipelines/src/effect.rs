@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     approval::Reminder,
-    ids::{ReleaseId, RevisionId, RolloutId, RunId, ServiceName},
+    ids::{ReleaseId, RevisionId, RolloutId, RunId, RunnerName, ServiceName},
     time::UnixMs,
 };
 
@@ -78,6 +78,17 @@ effects! {
         /// Which.
         run: RunId,
     } = "execute-run",
+    /// Give the run to another runner if nothing is heard of it from the one that has it.
+    ExpireLease {
+        /// Which run.
+        run: RunId,
+        /// Who has it.
+        runner: RunnerName,
+        /// In which attempt.
+        attempt: u32,
+        /// Not before.
+        due_at: UnixMs,
+    } = "expire-lease",
     /// Bring the release into the test environment and see that it is healthy.
     DeployTest {
         /// Which.
@@ -170,9 +181,10 @@ impl Effect {
             // Of a fixed length: keys sort as the numbers do, and hooks are looked at in the order in which they came.
             Self::ProcessDelivery { delivery, .. } => format!("{word}/{delivery:020}"),
             Self::PollRepository { service, .. } => format!("{word}/{service}"),
-            Self::ExecuteRun { run } | Self::InspectRun { run } | Self::ExpireHold { run, .. } => {
-                format!("{word}/{run}")
-            }
+            Self::ExecuteRun { run }
+            | Self::ExpireLease { run, .. }
+            | Self::InspectRun { run }
+            | Self::ExpireHold { run, .. } => format!("{word}/{run}"),
             Self::DeployTest { release } | Self::Promote { release } => format!("{word}/{release}"),
             Self::SendApprovalMail { release, round, tester, reminder: None } => {
                 format!("{word}/{release}/{round}/{tester}")
@@ -207,6 +219,7 @@ impl Effect {
             Self::StartRevision { .. } | Self::DrainRevision { .. } => "production",
             Self::ExecuteRun { .. }
             | Self::ExpireHold { .. }
+            | Self::ExpireLease { .. }
             | Self::SendApprovalMail { .. }
             | Self::SendCodeMail { .. }
             | Self::RemindTesters { .. }
@@ -224,6 +237,7 @@ impl Effect {
         match self {
             Self::PollRepository { due_at, .. }
             | Self::RemindTesters { due_at, .. }
+            | Self::ExpireLease { due_at, .. }
             | Self::ExpireApproval { due_at, .. }
             | Self::ExpireHold { due_at, .. }
             | Self::Measure { due_at, .. } => *due_at,
@@ -236,7 +250,10 @@ impl Effect {
     pub fn service(&self) -> &ServiceName {
         match self {
             Self::ProcessDelivery { service, .. } | Self::PollRepository { service, .. } => service,
-            Self::ExecuteRun { run } | Self::InspectRun { run } | Self::ExpireHold { run, .. } => &run.service,
+            Self::ExecuteRun { run }
+            | Self::ExpireLease { run, .. }
+            | Self::InspectRun { run }
+            | Self::ExpireHold { run, .. } => &run.service,
             Self::DeployTest { release }
             | Self::SendApprovalMail { release, .. }
             | Self::SendCodeMail { release, .. }

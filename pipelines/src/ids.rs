@@ -16,7 +16,7 @@ pub struct InvalidId {
     pub why: String,
 }
 
-fn invalid(what: &'static str, given: &str, why: impl Into<String>) -> InvalidId {
+pub(crate) fn invalid(what: &'static str, given: &str, why: impl Into<String>) -> InvalidId {
     InvalidId { what, given: given.chars().flat_map(char::escape_default).take(80).collect(), why: why.into() }
 }
 

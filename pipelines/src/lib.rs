@@ -9,6 +9,7 @@ pub mod errors;
 pub mod hold;
 pub mod ids;
 pub mod journal;
+pub mod labels;
 pub mod plan;
 pub mod protocol;
 pub mod release;

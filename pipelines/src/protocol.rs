@@ -1,5 +1,6 @@
 //! The messages between server and runner. A runner calls, the server answers; the embedded runner calls in memory, one
-//! of its own will call over HTTP with the same messages. Wire types of their own, apart from the state machines.
+//! of its own over HTTP with the same messages. Wire types of their own, apart from the state machines. Whatever a runner
+//! says of a run carries the number of the attempt that it was given: what an earlier attempt says is refused.
 //! Not here: the transport.
 
 use std::{collections::BTreeMap, fmt};
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ids::{CommitSha, Digest, RunId, RunnerName, SecretName},
+    labels::Labels,
     plan::DeliveryPlan,
     secret::{GivenSecret, Withheld},
     time::UnixMs,
@@ -15,7 +17,54 @@ use crate::{
 };
 
 /// Version of these messages; a server refuses a runner that speaks another one.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
+/// The HTTP header that carries it in every message.
+pub const PROTOCOL_HEADER: &str = "windlass-protocol";
+/// How the address of every message begins; `register`, `rotate`, `lease` or `call` follows.
+pub const AGENTS_PATH: &str = "/agents/v1";
+/// Kind of the problem that a runner is told whose credential is not good (any more).
+pub const REVOKED_PROBLEM: &str = "runner-unknown";
+/// Kind of the problem that a runner of another protocol version is told.
+pub const INCOMPATIBLE_PROBLEM: &str = "protocol-mismatch";
+/// How every credential of a runner begins; its name follows, then [`CREDENTIAL_MARK`] and what it alone knows.
+pub const CREDENTIAL_PREFIX: &str = "wlr_";
+/// Between a runner's name and its secret: no name holds it.
+pub const CREDENTIAL_MARK: char = '~';
+
+/// What a runner sends to be registered. Its secret is made by itself, so that a repeat after a lost answer is the same.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegisterRequest {
+    /// The token that an operator made.
+    pub token: Secret,
+    /// The name that it wants.
+    pub name: RunnerName,
+    /// What it alone knows from now on: 32 random bytes in base64url.
+    pub secret: Secret,
+    /// What it says of itself.
+    pub about: RunnerAbout,
+}
+
+/// What a runner sends to have another secret.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RotateRequest {
+    /// What it alone knows from now on.
+    pub secret: Secret,
+}
+
+/// The answer to both.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Registered {
+    /// Its name.
+    pub name: RunnerName,
+}
+
+/// The credential of a runner with this secret.
+#[must_use]
+pub fn credential_of(name: &RunnerName, secret: &Secret) -> Secret {
+    Secret::new(format!("{CREDENTIAL_PREFIX}{name}{CREDENTIAL_MARK}{}", secret.expose()))
+}
 
 /// A text that no log, error or debug print shows. On the wire it is plain: the transport is trusted and encrypted.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,10 +98,10 @@ pub enum RunnerRequest {
     /// Gives me work; held open until there is some or the server's waiting time is over. A runner that restarted is
     /// given its own unfinished runs again.
     Lease {
-        /// Who asks.
-        runner: RunnerName,
         /// [`PROTOCOL_VERSION`].
         protocol: u32,
+        /// What the runner is now.
+        about: RunnerAbout,
         /// Runs that it already works on; they are not given again.
         busy_with: Vec<RunId>,
     },
@@ -60,11 +109,15 @@ pub enum RunnerRequest {
     Heartbeat {
         /// On which run.
         run: RunId,
+        /// In which attempt.
+        attempt: u32,
     },
     /// What happened; safe to repeat.
     Report {
         /// On which run.
         run: RunId,
+        /// In which attempt.
+        attempt: u32,
         /// What.
         report: Report,
     },
@@ -72,6 +125,8 @@ pub enum RunnerRequest {
     Inputs {
         /// For which run.
         run: RunId,
+        /// In which attempt.
+        attempt: u32,
         /// Digest over tree, steps, base config, base image and arguments.
         inputs: Digest,
     },
@@ -79,6 +134,8 @@ pub enum RunnerRequest {
     Secrets {
         /// For which run.
         run: RunId,
+        /// In which attempt.
+        attempt: u32,
         /// Which.
         names: Vec<SecretName>,
     },
@@ -86,6 +143,8 @@ pub enum RunnerRequest {
     LogPosition {
         /// Of which run.
         run: RunId,
+        /// In which attempt.
+        attempt: u32,
         /// Of which step.
         step: String,
     },
@@ -93,6 +152,8 @@ pub enum RunnerRequest {
     Log {
         /// Of which run.
         run: RunId,
+        /// In which attempt.
+        attempt: u32,
         /// Of which step.
         step: String,
         /// Number of the first line, counted from 0 within the step.
@@ -100,6 +161,33 @@ pub enum RunnerRequest {
         /// The lines, masked and bounded already.
         lines: Vec<LogLine>,
     },
+}
+
+impl RunnerRequest {
+    /// The run that it is about, with the attempt; none: it asks for work.
+    #[must_use]
+    pub fn subject(&self) -> Option<(&RunId, u32)> {
+        match self {
+            Self::Lease { .. } => None,
+            Self::Heartbeat { run, attempt }
+            | Self::Report { run, attempt, .. }
+            | Self::Inputs { run, attempt, .. }
+            | Self::Secrets { run, attempt, .. }
+            | Self::LogPosition { run, attempt, .. }
+            | Self::Log { run, attempt, .. } => Some((run, *attempt)),
+        }
+    }
+}
+
+/// What a runner says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct RunnerAbout {
+    /// Its version.
+    pub version: String,
+    /// Its labels: a run that asks for others is not given to it.
+    pub labels: Labels,
+    /// Runs at the same time.
+    pub capacity: u32,
 }
 
 /// One line of a log.
@@ -173,20 +261,33 @@ pub trait RunnerLink: Send + Sync {
     /// Sends `request`, waits for the answer.
     ///
     /// # Errors
-    /// When no answer came: the runner waits and asks again, for ever.
+    /// [`LinkError`]: after [`LinkError::NoAnswer`] the runner waits and asks again, for ever.
     fn call(&self, request: RunnerRequest) -> impl Future<Output = Result<ServerReply, LinkError>> + Send;
 }
 
-/// No answer from the server.
+/// No answer from the server, or one that is none.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct LinkError(pub String);
+pub enum LinkError {
+    /// It may come later: ask again.
+    #[error("{0}")]
+    NoAnswer(String),
+    /// The server does not know this runner (any more): what it has is no longer its own, and asking again is in vain.
+    #[error("{0}")]
+    Revoked(String),
+    /// Server and runner do not speak the same version; the text says which to upgrade. What the runner has stays its own.
+    #[error("{0}")]
+    Incompatible(String),
+}
 
 /// Everything a runner needs to execute a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {
     /// The run.
     pub run: RunId,
+    /// Which attempt at it this is, from 1: whoever had an earlier one was lost.
+    pub attempt: u32,
+    /// The server gives the run to somebody else when it hears nothing of it for so long, in milliseconds.
+    pub lease_ms: u64,
     /// When it was created, for image tags and logs.
     pub created_at: UnixMs,
     /// Why it runs.
@@ -397,6 +498,11 @@ pub enum Report {
     },
     /// The run was stopped because the server said so.
     Cancelled,
+    /// The pipeline file asks for labels that this runner does not have: another one has to take the run.
+    Unfit {
+        /// The labels that it asks for.
+        labels: Labels,
+    },
 }
 
 /// What git says of a commit.

@@ -7,6 +7,7 @@ use crate::{
     effect::Effect,
     hold::{HoldBounds, HoldEnd, Proposal},
     ids::{Digest, RunId, RunnerName},
+    labels::Labels,
     plan::DeliveryPlan,
     protocol::{Blame, CommitInfo, Report, StepOutcome},
     time::UnixMs,
@@ -147,6 +148,18 @@ pub struct Run {
     /// Who allowed a held run.
     #[serde(default)]
     pub allowed_by: Option<String>,
+    /// How often a runner has taken it: the number of its attempt. What an earlier one says no longer counts.
+    #[serde(default)]
+    pub attempt: u32,
+    /// Who took it last.
+    #[serde(default)]
+    pub runner: Option<RunnerName>,
+    /// Who had it before and was lost, in that order.
+    #[serde(default)]
+    pub lost: Vec<RunnerName>,
+    /// What its pipeline file asks of a runner, once one has read it and did not have it.
+    #[serde(default)]
+    pub labels: Labels,
 }
 
 /// What can happen to a run.
@@ -157,11 +170,26 @@ pub enum RunEvent {
     Leased {
         /// Which.
         runner: RunnerName,
+        /// After how long a silence it counts as lost, in milliseconds.
+        lease_ms: u64,
     },
     /// The runner tells something.
     Reported {
+        /// Which.
+        runner: RunnerName,
+        /// In which attempt.
+        attempt: u32,
         /// What.
         report: Report,
+    },
+    /// Nothing was heard of the run for too long, or its runner was removed: another one may have it.
+    RunnerLost {
+        /// In which attempt.
+        attempt: u32,
+        /// Runners that may be lost with one run, before it is given up.
+        lost_max: u32,
+        /// What happened to the runner, such as `was not heard of for 60 s`.
+        reason: String,
     },
     /// A person wants it stopped.
     CancelRequested {
@@ -203,7 +231,8 @@ impl RunEvent {
             Self::Allowed { .. } => "run_allowed",
             Self::Declined { .. } => "run_declined",
             Self::HoldEnded { .. } => "run_hold_ended",
-            Self::Reported { report } => match report {
+            Self::RunnerLost { .. } => "run_runner_lost",
+            Self::Reported { report, .. } => match report {
                 Report::CheckedOut { .. } => "run_checked_out",
                 Report::Prepared { .. } => "run_prepared",
                 Report::StepStarted { .. } => "run_step_started",
@@ -212,6 +241,7 @@ impl RunEvent {
                 Report::Failed { .. } => "run_failed",
                 Report::Passed => "run_passed",
                 Report::Cancelled => "run_cancelled",
+                Report::Unfit { .. } => "run_unfit",
             },
         }
     }
@@ -245,6 +275,10 @@ impl Run {
             cancel_reason: None,
             proposal: None,
             allowed_by: None,
+            attempt: 0,
+            runner: None,
+            lost: Vec::new(),
+            labels: Labels::default(),
         }
     }
 
@@ -276,6 +310,15 @@ impl Run {
         }
     }
 
+    /// Who has it in which attempt, or had it last.
+    #[must_use]
+    pub fn holder(&self) -> Option<(&RunnerName, u32)> {
+        match &self.state {
+            RunState::Running { runner } | RunState::Cancelling { runner } => Some((runner, self.attempt)),
+            _ => self.runner.as_ref().map(|runner| (runner, self.attempt)),
+        }
+    }
+
     fn step(&mut self, name: &str) -> &mut StepRecord {
         let index = match self.steps.iter().position(|step| step.name == name) {
             Some(index) => index,
@@ -293,16 +336,29 @@ impl Run {
     /// When the event does not fit the state.
     pub fn transition(&self, event: &RunEvent, at: UnixMs) -> Result<Self, IllegalTransition> {
         let mut next = self.clone();
+        let refused = || IllegalTransition::new(&self.id, self.state.word(), event.word());
+        // Two runners may believe that they have the run: only who took it last is heard.
+        if let RunEvent::Reported { runner, attempt, .. } = event
+            && self.holder() != Some((runner, *attempt))
+        {
+            return Err(refused());
+        }
         match (&self.state, event) {
-            (RunState::Queued, RunEvent::Leased { runner }) => {
+            (RunState::Queued, RunEvent::Leased { runner, .. }) => {
                 next.state = RunState::Running { runner: runner.clone() };
+                next.runner = Some(runner.clone());
+                next.attempt += 1;
                 next.started_at = Some(at);
             }
             // A runner that restarted takes its own run again; nobody takes another's.
             (
                 RunState::Running { runner: owner } | RunState::Cancelling { runner: owner },
-                RunEvent::Leased { runner },
+                RunEvent::Leased { runner, .. },
             ) if owner == runner => {}
+            (
+                RunState::Running { runner } | RunState::Cancelling { runner },
+                RunEvent::RunnerLost { attempt, lost_max, reason },
+            ) if *attempt == self.attempt => next.lose(runner, *lost_max, reason, at),
             (RunState::Queued | RunState::Held { .. }, RunEvent::CancelRequested { reason }) => {
                 next.state = RunState::Cancelled;
                 next.cancel_reason = Some(reason.clone());
@@ -331,7 +387,7 @@ impl Run {
             // Somebody pressed twice.
             (RunState::Queued | RunState::Running { .. }, RunEvent::Allowed { .. }) if self.allowed_by.is_some() => {}
             (RunState::Declined { .. }, RunEvent::Declined { .. }) => {}
-            (RunState::Running { .. } | RunState::Cancelling { .. }, RunEvent::Reported { report })
+            (RunState::Running { .. } | RunState::Cancelling { .. }, RunEvent::Reported { report, .. })
                 if self.may_report(report) =>
             {
                 next.take_report(report, at);
@@ -339,14 +395,14 @@ impl Run {
             // The runner repeats its last report because the answer was lost.
             (
                 RunState::Succeeded { digest: known },
-                RunEvent::Reported { report: Report::Succeeded { digest, .. } },
+                RunEvent::Reported { report: Report::Succeeded { digest, .. }, .. },
             ) if known == digest => {}
-            (RunState::Passed, RunEvent::Reported { report: Report::Passed }) => {}
+            (RunState::Passed, RunEvent::Reported { report: Report::Passed, .. }) => {}
             (
                 RunState::Failed { .. } | RunState::Cancelled,
-                RunEvent::Reported { report: Report::Failed { .. } | Report::Cancelled },
+                RunEvent::Reported { report: Report::Failed { .. } | Report::Cancelled, .. },
             ) => {}
-            (state, event) => return Err(IllegalTransition::new(&self.id, state.word(), event.word())),
+            _ => return Err(refused()),
         }
         Ok(next)
     }
@@ -358,6 +414,33 @@ impl Run {
             Report::Passed => !self.trigger.may_push(),
             _ => true,
         }
+    }
+
+    /// Its runner was lost: it waits for another one, from the beginning.
+    fn lose(&mut self, runner: &RunnerName, lost_max: u32, reason: &str, at: UnixMs) {
+        self.lost.push(runner.clone());
+        if matches!(self.state, RunState::Cancelling { .. }) {
+            self.state = RunState::Cancelled;
+            self.end_steps(at);
+        } else if u32::try_from(self.lost.len()).is_ok_and(|lost| lost < lost_max) {
+            self.begin_anew();
+        } else {
+            let times = self.lost.len();
+            let reason =
+                format!("runner {runner} {reason}; {times} runners were lost with this run, and it is given up");
+            self.state = RunState::Failed { blame: Blame::Infrastructure, reason };
+            self.end_steps(at);
+        }
+    }
+
+    /// What an attempt found out does not count for the next one.
+    fn begin_anew(&mut self) {
+        self.state = RunState::Queued;
+        self.started_at = None;
+        self.commit = None;
+        self.steps = vec![StepRecord::new("checkout".into())];
+        self.plan = None;
+        self.file_releases = false;
     }
 
     fn take_report(&mut self, report: &Report, at: UnixMs) {
@@ -413,6 +496,21 @@ impl Run {
                     _ => RunState::Failed { blame: *blame, reason: reason.clone() },
                 };
                 self.end_steps(at);
+            }
+            Report::Unfit { labels } if matches!(self.state, RunState::Cancelling { .. }) || *labels == self.labels => {
+                self.state = match &self.state {
+                    RunState::Cancelling { .. } => RunState::Cancelled,
+                    // It was given to this one because it said that it has them.
+                    _ => RunState::Failed {
+                        blame: Blame::Infrastructure,
+                        reason: format!("the runner was given the run and lacks the labels that it asks for: {labels}"),
+                    },
+                };
+                self.end_steps(at);
+            }
+            Report::Unfit { labels } => {
+                self.labels = labels.clone();
+                self.begin_anew();
             }
             Report::Cancelled => {
                 self.state = match &self.state {

@@ -9,7 +9,7 @@ mod tests;
 
 pub use find::{ReleaseFacts, RunFacts, why_release, why_run};
 
-use crate::{effect::EffectKind, time::UnixMs};
+use crate::{effect::EffectKind, labels::Labels, time::UnixMs};
 
 /// An outside party or part of the installation that a fault is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,7 +54,7 @@ impl Party {
             | EffectKind::RemindTesters
             | EffectKind::ExpireApproval
             | EffectKind::ExpireHold => Self::Store,
-            EffectKind::ExecuteRun => Self::Runner,
+            EffectKind::ExecuteRun | EffectKind::ExpireLease => Self::Runner,
             EffectKind::DeployTest | EffectKind::StartRevision | EffectKind::DrainRevision => Self::Engine,
             EffectKind::SendApprovalMail | EffectKind::SendCodeMail => Self::Mail,
             EffectKind::Promote => Self::Registries,
@@ -133,6 +133,11 @@ pub enum Why {
         position: usize,
         /// How many wait.
         of: usize,
+    },
+    /// The run waits, and no runner that is there could take it.
+    NoRunner {
+        /// The labels that it asks for.
+        labels: Labels,
     },
     /// A runner works on it.
     RunRunning {
@@ -372,6 +377,7 @@ impl Why {
             Self::RunHeld { .. } => "run_held",
             Self::RunDeclined { .. } => "run_declined",
             Self::RunQueued { .. } => "run_queued",
+            Self::NoRunner { .. } => "no_runner",
             Self::RunRunning { .. } => "run_running",
             Self::RunCancelling { .. } => "run_cancelling",
             Self::RunCancelled { .. } => "run_cancelled",
@@ -413,7 +419,7 @@ impl Why {
                 Person::Anyone
             }
             Self::CodeFailed { author, .. } | Self::UnhealthyInTest { author, .. } => Person::Author(author.clone()),
-            Self::RunFault { .. } | Self::MailWaits { .. } => Person::Operator,
+            Self::NoRunner { .. } | Self::RunFault { .. } | Self::MailWaits { .. } => Person::Operator,
             // What goes wrong the first times often passes by itself.
             Self::Fault(fault) if fault.tries >= FAULT_TRIES_BEFORE_A_PERSON => Person::Operator,
             Self::AwaitingDecision { short: true, testers, .. } if testers.is_empty() => Person::ReleaseManager,

@@ -8,13 +8,14 @@ use std::time::Duration;
 use charts::catalog::Catalog;
 use integrations::docker::{DockerError, Engine, EngineConfig};
 use pipelines::ids::{Digest, RunId, RunnerName};
-use pipelines::protocol::{Job, PROTOCOL_VERSION, RunnerLink, RunnerRequest, ServerReply};
+use pipelines::labels::Labels;
+use pipelines::protocol::{Job, PROTOCOL_VERSION, RunnerAbout, RunnerLink, RunnerRequest, ServerReply};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::folder::{RunFolder, runs_on_disk};
 use crate::job;
-use crate::link::{Patience, RunControl, RunLink, Server};
+use crate::link::{Dismissed, Patience, RunLink, Server};
 
 /// Label of everything that a runner makes on the engine; its value is the runner's own.
 pub(crate) const RUNNER_LABEL: &str = "windlass.runner";
@@ -32,6 +33,8 @@ pub struct AgentConfig {
     pub engine: EngineConfig,
     /// The base configs.
     pub catalog: Arc<Catalog>,
+    /// Its labels: a run that asks for others is left to another runner.
+    pub labels: Labels,
     /// Runs at the same time.
     pub parallel_runs: usize,
     /// Time between two signs of life of a run, in milliseconds; the server answers them with a cancel.
@@ -54,6 +57,7 @@ impl AgentConfig {
             state_dir,
             engine,
             catalog,
+            labels: Labels::default(),
             parallel_runs: 2,
             heartbeat_ms: 2_000,
             retry_first_ms: 250,
@@ -113,19 +117,48 @@ impl<L: RunnerLink + 'static> Agent<L> {
 
     /// Works until `shutdown`. Runs that are under way then are left as they are: their steps go on in their containers,
     /// and whoever runs this agent's folder next takes them up again.
-    pub async fn run_forever(&self, shutdown: CancellationToken) {
+    ///
+    /// # Errors
+    /// When the server wants this runner no more.
+    pub async fn run_forever(&self, shutdown: CancellationToken) -> Result<(), Dismissed> {
+        let incompatible = async {
+            loop {
+                self.server.end.cancelled().await;
+                match self.server.dismissed() {
+                    Some(why @ Dismissed::Incompatible(_)) => return why,
+                    // What it has is cleaned up first.
+                    _ => std::future::pending().await,
+                }
+            }
+        };
         tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = self.work() => {}
+            () = shutdown.cancelled() => Ok(()),
+            why = incompatible => Err(why),
+            why = self.work() => Err(why),
         }
     }
 
-    async fn work(&self) {
+    /// What this runner says of itself.
+    fn about(&self) -> RunnerAbout {
+        RunnerAbout {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            labels: self.shared.config.labels.clone(),
+            capacity: u32::try_from(self.shared.config.parallel_runs.max(1)).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Works until the server refuses this runner.
+    async fn work(&self) -> Dismissed {
         let engine = self.engine().await;
         let mut runs: JoinSet<RunId> = JoinSet::new();
         let mut busy: Vec<RunId> = Vec::new();
         let mut swept = false;
         loop {
+            if let Some(why) = self.server.dismissed() {
+                while runs.join_next().await.is_some() {}
+                self.sweep(&engine, &[]).await;
+                return why;
+            }
             let lease = async {
                 if busy.len() >= self.shared.config.parallel_runs.max(1) {
                     return std::future::pending().await;
@@ -134,6 +167,8 @@ impl<L: RunnerLink + 'static> Agent<L> {
                 self.lease(&busy).await
             };
             tokio::select! {
+                // Some heartbeat was told that nobody here is wanted: the question for work may still wait.
+                () = self.server.end.cancelled() => {}
                 // A lease that was granted while it is dropped is granted again: the run is known to be ours.
                 Some(done) = runs.join_next() => match done {
                     Ok(run) => busy.retain(|other| *other != run),
@@ -152,6 +187,7 @@ impl<L: RunnerLink + 'static> Agent<L> {
                         runs.spawn(self.start(job, engine.clone()));
                     }
                     // Everything that is ours was given to us before the server has no more.
+                    None if self.server.end.is_cancelled() => {}
                     None if !swept => {
                         swept = true;
                         self.sweep(&engine, &busy).await;
@@ -163,11 +199,12 @@ impl<L: RunnerLink + 'static> Agent<L> {
     }
 
     fn start(&self, job: Job, engine: Engine) -> impl Future<Output = RunId> + Send + use<L> {
-        let link = RunLink { server: self.server.clone(), run: job.run.clone(), control: RunControl::new() };
+        let lease = Duration::from_millis(job.lease_ms);
+        let link = RunLink::new(self.server.clone(), job.run.clone(), job.attempt, lease);
         let shared = self.shared.clone();
         async move {
             let run = job.run.clone();
-            tracing::info!(%run, "run taken");
+            tracing::info!(%run, attempt = job.attempt, "run taken");
             job::execute(job, &link, &engine, &shared).await;
             tracing::info!(%run, "run left");
             run
@@ -175,14 +212,12 @@ impl<L: RunnerLink + 'static> Agent<L> {
     }
 
     async fn lease(&self, busy: &[RunId]) -> Option<Job> {
-        let request = RunnerRequest::Lease {
-            runner: self.shared.config.name.clone(),
-            protocol: PROTOCOL_VERSION,
-            busy_with: busy.to_vec(),
-        };
+        let request =
+            RunnerRequest::Lease { protocol: PROTOCOL_VERSION, about: self.about(), busy_with: busy.to_vec() };
         match self.server.ask(request).await {
             ServerReply::Job(job) => Some(*job),
             ServerReply::NoJob => None,
+            ServerReply::NotYours if self.server.end.is_cancelled() => None,
             other => {
                 tracing::error!(?other, "the server answered something else than work");
                 tokio::time::sleep(Duration::from_millis(self.shared.config.retry_max_ms)).await;

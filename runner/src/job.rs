@@ -22,6 +22,7 @@ use integrations::registry::{Credentials, RegistryClient, RegistryConfig, Regist
 use pipelines::definition::Definition;
 pub(crate) use pipelines::errors::chain;
 use pipelines::ids::RunId;
+use pipelines::labels::Labels;
 use pipelines::protocol::{Blame, Job, Report, RunnerLink, StepOutcome};
 
 use crate::agent::{RUN_LABEL, RUNNER_LABEL, Shared};
@@ -30,6 +31,8 @@ use crate::link::{RunLink, StopReason};
 use crate::log::now;
 use crate::mask::Secrets;
 
+/// Note: which attempt at the run this is.
+const ATTEMPT_NOTE: &str = "attempt.json";
 /// Note: when this runner began with the run.
 const BEGAN_NOTE: &str = "began.json";
 /// Stations beside the steps of the file.
@@ -65,6 +68,8 @@ enum Halt {
     Failed { blame: Blame, reason: String, details: String },
     /// It was stopped, or is not ours any more.
     Stopped,
+    /// It asks for labels that this runner does not have.
+    Unfit(Labels),
 }
 
 impl Halt {
@@ -83,7 +88,7 @@ impl Halt {
     fn with_details(self, lines: String) -> Self {
         match self {
             Self::Failed { blame, reason, details: _ } => Self::Failed { blame, reason, details: lines },
-            Self::Stopped => Self::Stopped,
+            other => other,
         }
     }
 
@@ -102,7 +107,7 @@ impl Halt {
             Self::Failed { blame, reason, .. } => {
                 StepOutcome::Failed { blame: *blame, exit_code: None, reason: reason.clone() }
             }
-            Self::Stopped => StepOutcome::Cancelled,
+            Self::Stopped | Self::Unfit(_) => StepOutcome::Cancelled,
         }
     }
 }
@@ -141,7 +146,7 @@ const LOST_GRACE: Duration = Duration::from_secs(30);
 
 impl<L: RunnerLink + 'static> Work<'_, L> {
     async fn run(&self) -> Result<End, Halt> {
-        self.folder.make().map_err(|error| Halt::io("make the run's folder", &error))?;
+        self.own_folder().await?;
         let began = match self.folder.note(BEGAN_NOTE).map_err(|error| Halt::io("read a note", &error))? {
             Some(began) => began,
             None => {
@@ -161,8 +166,22 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
         stations.await
     }
 
+    /// Makes the run's folder. One of an earlier attempt holds what counts no more; its containers go too.
+    async fn own_folder(&self) -> Result<(), Halt> {
+        let read = |error| Halt::io("read a note", &error);
+        let earlier = self.folder.note::<u32>(ATTEMPT_NOTE).map_err(read)?;
+        if earlier.is_some_and(|attempt| attempt != self.job.attempt) {
+            self.clean_up().await;
+        }
+        self.folder.make().map_err(|error| Halt::io("make the run's folder", &error))?;
+        self.folder.take_note(ATTEMPT_NOTE, &self.job.attempt).map_err(|error| Halt::io("take a note", &error))
+    }
+
     async fn stations(&self) -> Result<End, Halt> {
         let checkout::Prepared { commit, tree_id, definition, base, releases } = self.check_out().await?;
+        if !definition.labels.fit(&self.shared.config.labels) {
+            return Err(Halt::Unfit(definition.labels));
+        }
         let mut names = vec![CHECKOUT.to_owned()];
         names.extend(definition.steps.iter().map(|step| step.name.to_string()));
         names.push(IMAGE.to_owned());
@@ -237,6 +256,7 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
             (Err(Halt::Failed { blame, reason, .. }), None) => {
                 Report::Failed { blame, reason: self.masks().mask(&reason) }
             }
+            (Err(Halt::Unfit(labels)), None) => Report::Unfit { labels },
             (Err(Halt::Stopped), None) => Report::Cancelled,
         }
     }

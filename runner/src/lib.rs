@@ -11,3 +11,4 @@ mod log;
 pub mod mask;
 
 pub use agent::{Agent, AgentConfig, AgentError};
+pub use link::Dismissed;

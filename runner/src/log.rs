@@ -69,7 +69,7 @@ impl StationLog {
         bounds: &JobBounds,
         secrets: &Secrets,
     ) -> Self {
-        let ask = RunnerRequest::LogPosition { run: link.run.clone(), step: step.to_owned() };
+        let ask = RunnerRequest::LogPosition { run: link.run.clone(), attempt: link.attempt, step: step.to_owned() };
         let have = match link.ask(ask).await {
             ServerReply::LogNext { line } => line,
             _ => 0,
@@ -285,8 +285,8 @@ impl<L: RunnerLink> Shipper<L> {
     async fn send(&mut self) {
         let Some(first_line) = self.unsent.front().map(|line| line.0) else { return };
         let lines: Vec<_> = self.unsent.iter().map(|line| line.1.clone()).collect();
-        let run = self.link.run.clone();
-        let request = RunnerRequest::Log { run, step: self.step.clone(), first_line, lines };
+        let (run, attempt) = (self.link.run.clone(), self.link.attempt);
+        let request = RunnerRequest::Log { run, attempt, step: self.step.clone(), first_line, lines };
         let after = first_line + self.unsent.len() as u64;
         match self.link.ask(request).await {
             ServerReply::LogNext { line } if line < first_line => {
@@ -326,7 +326,7 @@ mod tests {
     use pipelines::protocol::{LinkError, Secret};
 
     use super::*;
-    use crate::link::{Patience, RunControl, Server};
+    use crate::link::{Patience, Server};
 
     /// A server that keeps lines, and loses every second answer after or before it stored them.
     #[derive(Debug, Default)]
@@ -344,7 +344,7 @@ mod tests {
             let mut calls = self.0.calls.lock().expect("no panic");
             *calls += 1;
             if calls.is_multiple_of(3) {
-                return Err(LinkError("cut before it was read".to_owned()));
+                return Err(LinkError::NoAnswer("cut before it was read".to_owned()));
             }
             let mut lines = self.0.lines.lock().expect("no panic");
             if let RunnerRequest::Log { first_line, lines: new, .. } = request {
@@ -355,7 +355,7 @@ mod tests {
                 lines.extend(take.map(|line| line.text));
             }
             if calls.is_multiple_of(5) {
-                return Err(LinkError("cut before the answer".to_owned()));
+                return Err(LinkError::NoAnswer("cut before the answer".to_owned()));
             }
             Ok(ServerReply::LogNext { line: lines.len() as u64 })
         }
@@ -363,11 +363,8 @@ mod tests {
 
     fn link(server: &Arc<Flaky>) -> RunLink<Link> {
         let patience = Patience { min: Duration::from_millis(1), max: Duration::from_millis(2) };
-        RunLink {
-            server: Server::new(Link(server.clone()), patience),
-            run: "shop/1".parse().expect("an id"),
-            control: RunControl::new(),
-        }
+        let server = Server::new(Link(server.clone()), patience);
+        RunLink::new(server, "shop/1".parse().expect("an id"), 1, Duration::from_secs(60))
     }
 
     #[tokio::test]

@@ -21,6 +21,7 @@ pub mod retention;
 pub mod rollouts;
 pub mod room;
 pub mod rotation;
+pub mod runners;
 pub mod runs;
 pub mod secrets;
 pub mod services;
@@ -44,7 +45,8 @@ use pipelines::{
 use tokio::sync::{Notify, Semaphore};
 
 pub use crate::store::{
-    Account, Delivery, DeliveryId, DeliveryState, NewDelivery, Page, Recorded, Role, StoreError, Token,
+    Account, Delivery, DeliveryId, DeliveryState, NewDelivery, Page, Recorded, Role, RunnerRecord, RunnerState,
+    RunnerToken, StoreError, Token,
     backup::BackupError,
     engine::EngineError,
     logs::{self, LogError},
@@ -179,6 +181,7 @@ pub struct App {
     signals: signals::Signals,
     throttles: throttle::Throttles,
     sessions: sessions::Sessions,
+    crew: runners::Crew,
     hashing: Semaphore,
     load: load::Load,
     board_known: board::Known,
@@ -208,6 +211,7 @@ impl App {
         let queue = EffectQueue::new(store.effects()?, config.bounds.effects_per_service_parallel_max);
         let throttles = throttle::Throttles::new(&config.bounds);
         let load = load::Load::new(&config.bounds);
+        let crew = runners::Crew::new(&config.bounds);
         let locks = Mutex::default();
         let instance = store.instance()?.unwrap_or_else(|| rotation::instance_of(&keys));
         Ok(Self {
@@ -222,6 +226,7 @@ impl App {
             signals: signals::Signals::new(),
             throttles,
             sessions: sessions::Sessions::default(),
+            crew,
             hashing: Semaphore::new(accounts::HASHING_PARALLEL_MAX),
             load,
             board_known: board::Known::default(),

@@ -9,8 +9,11 @@ use std::{
 };
 
 use ipnet::IpNet;
-use pipelines::hold::HoldBounds;
-use pipelines::protocol::{JobBounds, MirrorRule, OutgoingRules, RegistryAccess, Secret};
+use pipelines::{
+    hold::HoldBounds,
+    labels::Labels,
+    protocol::{JobBounds, MirrorRule, OutgoingRules, RegistryAccess, Secret},
+};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -136,6 +139,9 @@ impl Default for Retention {
         }
     }
 }
+
+/// Below this a runner that is well would be given up, in milliseconds.
+const RUNNER_LOST_MS_MIN: u64 = 5_000;
 
 /// Networks, or single addresses, as they are written.
 fn networks<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
@@ -323,11 +329,38 @@ pub struct RunnerSettings {
     pub name: String,
     /// Runs at the same time; 0: no embedded runner.
     pub parallel_runs: u32,
+    /// Its labels besides `os` and `arch`: runs that ask for labels go to a runner that has them.
+    pub labels: Labels,
+}
+
+impl RunnerSettings {
+    /// All its labels.
+    #[must_use]
+    pub fn all_labels(&self) -> Labels {
+        with_machine(self.labels.clone())
+    }
+}
+
+/// `labels` with `os` and `arch` of this machine, where they are not written.
+#[must_use]
+pub fn with_machine(mut labels: Labels) -> Labels {
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    for (name, value) in [("os", std::env::consts::OS), ("arch", arch)] {
+        if !labels.iter().any(|(other, _)| other == name) {
+            // More labels than may be: then those that were written count.
+            labels.insert(name, value).ok();
+        }
+    }
+    labels
 }
 
 impl Default for RunnerSettings {
     fn default() -> Self {
-        Self { name: "embedded".into(), parallel_runs: 2 }
+        Self { name: "embedded".into(), parallel_runs: 2, labels: Labels::default() }
     }
 }
 
@@ -447,6 +480,18 @@ pub struct Bounds {
     pub secret_bytes_max: usize,
     /// Secrets of one service, and shared ones.
     pub secrets_per_scope_max: usize,
+    /// After how long a silence a runner's run is given to another one, in milliseconds.
+    pub runner_lost_ms: u64,
+    /// Runners that may be lost with one run before it is given up.
+    pub run_lost_max: u32,
+    /// Runners that are registered at the same time.
+    pub runners_max: usize,
+    /// Bytes of a runner's message, unpacked.
+    pub runner_message_bytes_max: usize,
+    /// Questions for work of one runner within a minute.
+    pub runner_leases_per_minute_max: u32,
+    /// How long a token that registers runners is good unless it says so, in milliseconds.
+    pub runner_token_life_ms: u64,
     /// Memory for the store's cache, in bytes.
     pub store_cache_bytes: usize,
     /// Bytes under the state folder that are kept for finishing what has begun; with less free, nothing new begins.
@@ -501,6 +546,12 @@ impl Default for Bounds {
             lease_wait_ms: 20_000,
             secret_bytes_max: 64 << 10,
             secrets_per_scope_max: 500,
+            runner_lost_ms: 60_000,
+            run_lost_max: 3,
+            runners_max: 500,
+            runner_message_bytes_max: 4 << 20,
+            runner_leases_per_minute_max: 600,
+            runner_token_life_ms: 3_600_000,
             store_cache_bytes: 16 << 20,
             disk_free_bytes_min: 256 << 20,
         }
@@ -544,6 +595,9 @@ impl Config {
         }
         for text in &self.outgoing.addresses {
             network(text).map_err(|why| format!("outgoing.addresses: {why}"))?;
+        }
+        if self.bounds.runner_lost_ms < RUNNER_LOST_MS_MIN {
+            return Err(format!("bounds.runner_lost_ms: runners speak every 2 s; write {RUNNER_LOST_MS_MIN} or more"));
         }
         if !matches!(self.gateway.public_scheme.as_str(), "http" | "https") {
             return Err("gateway.public_scheme: write http or https".into());

@@ -251,6 +251,7 @@ impl Drivers {
             }
             // Runners lease these; see `EffectQueue::lease_due`.
             Effect::ExecuteRun { run } => Err(TryAgain(format!("{run} is for a runner"))),
+            Effect::ExpireLease { run, runner, attempt, .. } => Ok(self.app.lease_outcome(run, runner, *attempt)),
             Effect::DeployTest { release } => deploy::deploy_test(self, release).await,
             Effect::SendApprovalMail { release, round, tester, reminder: None } => {
                 mail::send_approval_mail(&self.app, &self.post, release, *round, tester).await

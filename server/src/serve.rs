@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use anyhow::{Context, bail};
 use charts::catalog::Catalog;
 use integrations::docker::EngineConfig;
-use pipelines::protocol::{LinkError, RunnerLink, RunnerRequest, ServerReply};
+use pipelines::protocol::{LinkError, RunnerAbout, RunnerLink, RunnerRequest, ServerReply};
 use runner::{Agent, AgentConfig};
 use server::{
     app::{
@@ -37,7 +37,7 @@ struct InMemory {
 impl RunnerLink for InMemory {
     async fn call(&self, request: RunnerRequest) -> Result<ServerReply, LinkError> {
         let answer = self.app.agent_request(&self.runner, request).await;
-        answer.map_err(|error| LinkError(error.to_string()))
+        answer.map_err(|error| LinkError::NoAnswer(error.to_string()))
     }
 }
 
@@ -95,9 +95,13 @@ async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> 
     parts.spawn(async move { healing.hooks_heal(until).await });
     parts.spawn(Arc::clone(&drivers).sweep_forever(shutdown.clone()));
     if app.config.runner.parallel_runs > 0 {
-        let agent = embedded_runner(&app, drivers.engine_config().clone())?;
+        let agent = embedded_runner(&app, drivers.engine_config().clone()).await?;
         let shutdown = shutdown.clone();
-        parts.spawn(async move { agent.run_forever(shutdown).await });
+        parts.spawn(async move {
+            if let Err(why) = agent.run_forever(shutdown).await {
+                tracing::error!(%why, "the embedded runner ended");
+            }
+        });
     }
     if let Some(listen) = app.config.metrics.listen {
         let metrics = tokio::net::TcpListener::bind(listen)
@@ -151,7 +155,7 @@ async fn first_start(app: &App) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn embedded_runner(app: &Arc<App>, engine: EngineConfig) -> anyhow::Result<Agent<InMemory>> {
+async fn embedded_runner(app: &Arc<App>, engine: EngineConfig) -> anyhow::Result<Agent<InMemory>> {
     let mut catalog = Catalog::builtin().context("failed to read the built-in catalog")?;
     if let Some(folder) = &app.config.catalog_dir {
         let more = Catalog::load(folder, &charts::catalog::Limits::default())
@@ -162,7 +166,15 @@ fn embedded_runner(app: &Arc<App>, engine: EngineConfig) -> anyhow::Result<Agent
         bail!("runner.name: use 1 to 64 of a-z, 0-9, - and .");
     };
     let link = InMemory { app: Arc::clone(app), runner: name.clone() };
+    let settings = &app.config.runner;
+    let about = RunnerAbout {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        labels: settings.all_labels(),
+        capacity: settings.parallel_runs,
+    };
+    app.runner_embed(&name, &about).await.context("failed to note the embedded runner; set another runner.name")?;
     let mut config = AgentConfig::new(name, app.config.state_dir.join("runner"), engine, Arc::new(catalog));
+    config.labels = about.labels;
     config.parallel_runs = app.config.runner.parallel_runs as usize;
     Ok(Agent::new(link, config)?)
 }

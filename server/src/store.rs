@@ -1,5 +1,5 @@
-//! What Windlass remembers, in nouns: services, runs, releases, approvals, rollouts, effects, deliveries, the journal and
-//! accounts. No key-value call is made above this trait. Beneath it: [`embedded`] on an [`engine`]; logs of steps lie
+//! What Windlass remembers, in nouns: services, runs, releases, approvals, rollouts, effects, deliveries, the journal,
+//! accounts and runners. No key-value call is made above this trait. Beneath it: [`embedded`] on an [`engine`]; logs of steps lie
 //! outside the key-value store, in [`logs`].
 
 pub mod backup;
@@ -16,7 +16,7 @@ use std::{future::Future, pin::Pin};
 use pipelines::{
     approval::Approval,
     effect::PendingEffect,
-    ids::{Digest, ReleaseId, RolloutId, RunId, SecretName, ServiceName},
+    ids::{Digest, ReleaseId, RolloutId, RunId, RunnerName, SecretName, ServiceName},
     journal::{Entry, Origin},
     release::Release,
     rollout::Rollout,
@@ -29,8 +29,8 @@ use pipelines::{
 pub use engine::CommitTimes;
 pub use pipelines::trigger::SeenRef;
 pub use records::{
-    Account, Delivery, DeliveryId, DeliveryState, NamedSecret, NewDelivery, Role, SealedSecrets, SecretScope,
-    SecretUse, Session, Token,
+    Account, Delivery, DeliveryId, DeliveryState, NamedSecret, NewDelivery, Role, RunnerRecord, RunnerState,
+    RunnerToken, SealedSecrets, SecretScope, SecretUse, Session, Token,
 };
 
 /// Why the store could not do it.
@@ -405,6 +405,42 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// Those of storing.
     fn journal_note(&self, entry: NewEntry) -> Stored<()>;
+
+    /// A runner, also one that was removed.
+    ///
+    /// # Errors
+    /// As above.
+    fn runner(&self, name: &RunnerName) -> Result<Option<RunnerRecord>, StoreError>;
+    /// All runners, by name.
+    ///
+    /// # Errors
+    /// As above.
+    fn runners(&self) -> Result<Vec<RunnerRecord>, StoreError>;
+    /// Changes a runner; with a line for the journal, where a person should know.
+    ///
+    /// # Errors
+    /// Those of storing.
+    fn runner_put(&self, runner: &RunnerRecord, entry: Option<NewEntry>) -> Stored<()>;
+    /// Registers a runner by the token with this digest, which is used up by one.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] where the token was used by somebody else since it was read; those of storing.
+    fn runner_register(&self, digest: &str, token: &RunnerToken, runner: &RunnerRecord, entry: NewEntry) -> Stored<()>;
+    /// All tokens that register runners, with their digests.
+    ///
+    /// # Errors
+    /// As above.
+    fn runner_tokens(&self) -> Result<Vec<(String, RunnerToken)>, StoreError>;
+    /// Makes such a token.
+    ///
+    /// # Errors
+    /// Those of storing.
+    fn runner_token_put(&self, digest: &str, token: &RunnerToken, entry: NewEntry) -> Stored<()>;
+    /// Takes such a token back.
+    ///
+    /// # Errors
+    /// Those of storing.
+    fn runner_token_delete(&self, digest: &str, entry: NewEntry) -> Stored<()>;
 
     /// Why changes are refused at present, if the last one was.
     fn trouble(&self) -> Option<String>;

@@ -19,9 +19,11 @@ use pipelines::{
     effect::{EffectKind, PendingEffect},
     ids::{CommitSha, Digest, ReleaseId, RunId, RunnerName, ServiceName},
     journal::Origin,
+    labels::Labels,
     plan::{DeliveryPlan, DeployPlan, JudgePolicy, ProductionPlan, Strategy, TestPlan},
     protocol::{
-        CommitInfo, LogLine, LogStream, PROTOCOL_VERSION, Report, RunnerRequest, Secret, ServerReply, StepOutcome,
+        CommitInfo, LogLine, LogStream, PROTOCOL_VERSION, Report, RunnerAbout, RunnerRequest, Secret, ServerReply,
+        StepOutcome,
     },
     release::ReleaseEvent,
     rollout::{RolloutEvent, judge::RevisionStats},
@@ -265,6 +267,14 @@ impl Stage {
         RunId::new(name, number)
     }
 
+    /// A runner that the server knows asks for work.
+    pub(crate) async fn asked_for_work(&self, runner: &RunnerName, busy_with: Vec<RunId>) -> ServerReply {
+        let about = RunnerAbout { version: "0".into(), labels: Labels::default(), capacity: 9 };
+        self.app.runner_embed(runner, &about).await.unwrap();
+        let lease = RunnerRequest::Lease { protocol: PROTOCOL_VERSION, about, busy_with };
+        self.app.agent_request(runner, lease).await.unwrap()
+    }
+
     /// A runner takes the run and leads it to a pushed image; gives its release.
     pub(crate) async fn built(&self, run: &RunId, strategy: Strategy) -> ReleaseId {
         self.built_as(run, plan(strategy)).await
@@ -273,8 +283,7 @@ impl Stage {
     /// The same, delivered as this plan says.
     pub(crate) async fn built_as(&self, run: &RunId, plan: DeliveryPlan) -> ReleaseId {
         let runner: RunnerName = "runner-1".parse().unwrap();
-        let lease = RunnerRequest::Lease { runner: runner.clone(), protocol: PROTOCOL_VERSION, busy_with: Vec::new() };
-        let given = self.app.agent_request(&runner, lease).await.unwrap();
+        let given = self.asked_for_work(&runner, Vec::new()).await;
         assert!(matches!(given, ServerReply::Job(job) if job.run == *run));
         let at = self.app.now();
         let trigger = self.app.run(run).unwrap().trigger;
@@ -302,11 +311,16 @@ impl Stage {
                 inputs: Digest::of(format!("inputs of {run}").as_bytes()),
             },
         ];
-        let log =
-            RunnerRequest::Log { run: run.clone(), step: "test".into(), first_line: 0, lines: lines.map(line).into() };
+        let log = RunnerRequest::Log {
+            run: run.clone(),
+            attempt: 1,
+            step: "test".into(),
+            first_line: 0,
+            lines: lines.map(line).into(),
+        };
         self.app.agent_request(&runner, log).await.unwrap();
         for report in reports {
-            let request = RunnerRequest::Report { run: run.clone(), report };
+            let request = RunnerRequest::Report { run: run.clone(), attempt: 1, report };
             self.app.agent_request(&runner, request).await.unwrap();
         }
         run.release()

@@ -31,6 +31,8 @@ fn every_promise_holds_whatever_happens_and_whenever_the_server_dies() {
     let all = all.unwrap_or_else(|seed| panic!("{}", story(seed, Safeguards::ALL_ON)));
     let performed: BTreeMap<&str, u64> = all.performed.iter().map(|(kind, count)| (kind.word(), *count)).collect();
     let Stats { steps, taken, refused, answered_twice, not_stored, clock_back, rolled_out, rolled_back, .. } = all;
+    let Stats { lost, unfit, reports_refused, .. } = all;
+    println!("{lost} runners lost with a run, {unfit} runs found unfit, {reports_refused} reports refused");
     println!("{seeds} lives, {steps} steps, {taken} acts of people taken, {refused} refused");
     println!(
         "{answered_twice} answers came twice, {not_stored} writes to a full disk, {clock_back} times the clock back"
@@ -48,6 +50,7 @@ fn every_promise_holds_whatever_happens_and_whenever_the_server_dies() {
     }
     assert!(rolled_out > seeds && rolled_back > seeds / 4, "too little happened to show anything");
     assert!(answered_twice > seeds / 10 && not_stored > seeds / 10 && clock_back > seeds / 10, "too little went wrong");
+    assert!(lost > seeds / 10 && unfit > seeds / 10 && reports_refused > seeds / 10, "too little happened to runners");
     every_pair_was_reached(&all);
     let kills: u64 = all.kills.values().sum();
     let (points, kinds, pairs) = (all.kills.len(), EffectKind::ALL.len(), all.reached.len());

@@ -17,6 +17,7 @@ use super::tree::{Content, Entry, Kind, Node};
 use super::units::TimeSpan;
 use super::value::{ValueError, quote};
 use crate::ids::{SERVICE_NAME_MAX_CHARS, ServiceName};
+use crate::labels::{LABELS_MAX, Labels};
 
 const BRANCHES_MAX: usize = 50;
 const CALLS_MAX: usize = 100;
@@ -27,13 +28,12 @@ const LATER_STEP: &str = "remove it; until it works, a step can do it with its c
 
 const FILE: Shape = Shape {
     what: "the pipeline file",
-    keys: &["service", "base", "on", "network", "steps", "image", "values", "test", "production"],
+    keys: &["service", "base", "on", "labels", "network", "steps", "image", "values", "test", "production"],
     later: &[
         ("uses", "remove it; until it works, install the middleware yourself and pass its address in `values`"),
         ("storage", "remove it; until it works, only services without storage of their own can be delivered"),
         ("services", "remove it; until it works, start what the tests need inside of a step"),
         ("matrix", "remove it; until it works, write one step for each combination"),
-        ("labels", "remove it; until it works, every runner takes every run"),
         ("workspace", "remove it; all steps work in the checkout, at `$CI_WORKSPACE`"),
         ("concurrency", "remove it; runs of one service wait for each other where they must"),
         ("retry", "remove it; until it works, run again by hand"),
@@ -115,7 +115,32 @@ pub(super) fn definition(lint: &mut Lint, root: &Node, file_name: &str) -> Optio
         Some(entry) => production::production(lint, entry),
         None => Production::default(),
     };
-    Some(Definition { service: service?, base: base?, on, network, steps, image, values, test, production })
+    let labels = file.get("labels").map(|entry| labels(lint, &entry.value)).unwrap_or_default();
+    Some(Definition { service: service?, base: base?, on, labels, network, steps, image, values, test, production })
+}
+
+fn labels(lint: &mut Lint, node: &Node) -> Labels {
+    let mut labels = Labels::default();
+    let Content::Map(entries) = &node.content else {
+        lint.wrong_type(node, "labels", "a mapping", "write names and values, such as `{gpu: \"true\"}`");
+        return labels;
+    };
+    if entries.len() > LABELS_MAX {
+        lint.too_many(node, "labels", LABELS_MAX);
+        return labels;
+    }
+    for entry in entries {
+        let Content::Scalar(text, _) = &entry.value.content else {
+            lint.wrong_type(&entry.value, &entry.key, "text", "write one value");
+            continue;
+        };
+        if let Err(error) = labels.insert(&entry.key, text) {
+            let place = if error.what == "label value" { entry.value.place } else { entry.place };
+            let message = format!("{} is not a {}", quote(&error.given), error.what);
+            lint.bad_value(place, ValueError::new(message, error.why));
+        }
+    }
+    labels
 }
 
 /// A service's name, with words for a place in a file; the rule itself is that of the id.

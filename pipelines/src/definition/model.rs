@@ -10,6 +10,7 @@ use super::base::BaseRef;
 use super::names::{Call, Glob, HostName, HttpPath, ImageName, MailAddress, RepoPath, StepName, VariableName};
 use super::units::{AtLeast, AtMost, Share, TimeSpan, Weight};
 use crate::ids::{SecretName, ServiceName};
+use crate::labels::Labels;
 use crate::plan;
 
 /// A service's pipeline file: what is built, how it is tested, and how it goes live.
@@ -24,6 +25,10 @@ pub struct Definition {
     /// everything else only runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on: Option<On>,
+    /// What the runner of every run must have, such as `{gpu: "true"}`. Left out: every runner will do.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    #[schemars(schema_with = "text_map")]
+    pub labels: Labels,
     /// Who reaches the service and whom it calls.
     #[serde(default)]
     pub network: Network,

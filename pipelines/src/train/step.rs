@@ -8,6 +8,7 @@ use crate::{
     effect::Effect,
     hold::{HoldBounds, HoldEnd},
     ids::{ReleaseId, RolloutId, RunId, ServiceName},
+    protocol::Report,
     release::{Release, ReleaseEvent, ReleaseState},
     rollout::{Cause, NewRollout, Rollout, RolloutEvent, RolloutState, Stable},
     run::{Run, RunEvent, RunState},
@@ -128,21 +129,38 @@ impl Step<'_> {
     pub(super) fn on_run(&mut self, number: u32, event: &RunEvent) -> Result<(), Refusal> {
         let run = self.run(number)?;
         let next = run.transition(event, self.at)?;
+        // Whoever takes their own run again is watched already.
+        if let (RunEvent::Leased { lease_ms, .. }, Some((runner, attempt))) = (event, next.holder())
+            && attempt != run.attempt
+        {
+            let (run, runner, due_at) = (run.id.clone(), runner.clone(), self.at.plus_ms(*lease_ms));
+            self.change.ask.push(Effect::ExpireLease { run, runner, attempt, due_at });
+        }
         if next == run {
             return Ok(());
         }
         if run.state.word() != next.state.word() {
             let detail = match &next.state {
                 RunState::Failed { reason, .. } | RunState::Declined { reason } => reason.clone(),
-                RunState::Queued => next.allowed_by.clone().unwrap_or_default(),
+                RunState::Queued if matches!(run.state, RunState::Held { .. }) => {
+                    next.allowed_by.clone().unwrap_or_default()
+                }
                 RunState::Succeeded { digest } => digest.to_string(),
                 RunState::Cancelled | RunState::Cancelling { .. } => next.cancel_reason.clone().unwrap_or_default(),
+                RunState::Running { runner } => format!("{runner}, attempt {}", next.attempt),
+                RunState::Queued => why_again(&run, event),
                 _ => String::new(),
             };
             self.note(format!("run {}", run.id), event.word(), Some((run.state.word(), next.state.word())), detail);
         }
         if matches!(run.state, RunState::Held { .. }) && !matches!(next.state, RunState::Held { .. }) {
             self.end_hold(&next);
+        }
+        let has_runner = |state: &RunState| matches!(state, RunState::Running { .. } | RunState::Cancelling { .. });
+        if let (true, false, Some((runner, attempt))) = (has_runner(&run.state), has_runner(&next.state), run.holder())
+        {
+            let (run, runner, due_at) = (run.id.clone(), runner.clone(), self.at);
+            self.change.withdraw.push(Effect::ExpireLease { run, runner, attempt, due_at }.key());
         }
         if next.state.is_final() && !run.state.is_final() {
             self.change.withdraw.push(Effect::ExecuteRun { run: run.id.clone() }.key());
@@ -455,5 +473,17 @@ impl Step<'_> {
         };
         let reason = format!("replaced by release {waiting}");
         self.on_rollout(running, &RolloutEvent::Abort { by: by.to_owned(), reason })
+    }
+}
+
+/// Why a run that a runner had waits for one again.
+fn why_again(run: &Run, event: &RunEvent) -> String {
+    let runner = run.holder().map(|(runner, _)| runner.to_string()).unwrap_or_default();
+    match event {
+        RunEvent::RunnerLost { reason, .. } => format!("runner {runner} {reason}"),
+        RunEvent::Reported { report: Report::Unfit { labels }, .. } => {
+            format!("runner {runner} does not have the labels {labels}")
+        }
+        _ => String::new(),
     }
 }

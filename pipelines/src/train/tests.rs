@@ -49,6 +49,14 @@ impl Records for Line {
     }
 }
 
+fn leased() -> RunEvent {
+    RunEvent::Leased { runner: runner("a"), lease_ms: 60_000 }
+}
+
+fn reported(report: Report) -> RunEvent {
+    RunEvent::Reported { runner: runner("a"), attempt: 1, report }
+}
+
 impl Line {
     fn new() -> Self {
         Self {
@@ -108,7 +116,7 @@ impl Line {
     fn start(&mut self) -> u32 {
         let number = self.train.last_run + 1;
         self.on(Event::Triggered { trigger: trigger(number), rerun_of: None, hold: HoldBounds::default() });
-        self.on(run(number, RunEvent::Leased { runner: runner("a") }));
+        self.on(run(number, leased()));
         number
     }
 
@@ -123,7 +131,7 @@ impl Line {
         let plan = Box::new(plan(strategy));
         let prepared = Report::Prepared { steps: vec!["checkout".into()], plan, releases: true };
         for report in [Report::CheckedOut { commit: commit(number) }, prepared, succeeded(number)] {
-            self.on(run(number, RunEvent::Reported { report }));
+            self.on(run(number, reported(report)));
         }
     }
 
@@ -238,7 +246,7 @@ fn rollback(to: u32) -> Event {
 fn one_release_goes_all_the_way_and_asks_for_each_station_once() {
     let mut line = Line::new();
     let number = line.start();
-    assert_eq!(line.keys(), ["execute-run/shop/1"]);
+    assert_eq!(line.keys(), ["execute-run/shop/1", "expire-lease/shop/1"]);
     line.finish(number, Strategy::Rolling);
     assert_eq!(line.keys(), ["deploy-test/shop/1"]);
     line.tested(number);
@@ -263,7 +271,7 @@ fn only_the_release_branch_and_tags_make_a_release() {
         let mut line = Line::new();
         let trigger = Trigger { git_ref: git_ref.into(), from_fork, ..trigger(1) };
         line.on(Event::Triggered { trigger, rerun_of: None, hold: HoldBounds::default() });
-        line.on(run(1, RunEvent::Leased { runner: runner("a") }));
+        line.on(run(1, leased()));
         line.finish(1, Strategy::Rolling);
         assert_eq!(line.releases.contains_key(&1), releases, "{git_ref}");
     }
@@ -276,14 +284,14 @@ fn only_the_release_branch_and_tags_make_a_release() {
 fn a_pull_request_of_a_fork_runs_only_when_a_person_allows_it_and_makes_no_release() {
     let mut line = Line::new();
     line.fork(1, 7);
-    assert!(line.refused(&run(1, RunEvent::Leased { runner: runner("a") })).contains("held"));
+    assert!(line.refused(&run(1, leased())).contains("held"));
     line.on(run(1, RunEvent::Allowed { by: "ann".into() }));
     assert_eq!((line.keys(), line.train.held.as_slice()), (vec!["execute-run/shop/1"], [].as_slice()));
-    line.on(run(1, RunEvent::Leased { runner: runner("a") }));
+    line.on(run(1, leased()));
     let plan = Box::new(plan(Strategy::Rolling));
-    line.on(run(1, RunEvent::Reported { report: Report::Prepared { steps: vec![], plan, releases: true } }));
-    line.refused(&run(1, RunEvent::Reported { report: succeeded(1) }));
-    line.on(run(1, RunEvent::Reported { report: Report::Passed }));
+    line.on(run(1, reported(Report::Prepared { steps: vec![], plan, releases: true })));
+    line.refused(&run(1, reported(succeeded(1))));
+    line.on(run(1, reported(Report::Passed)));
     assert!(line.pending.is_empty() && line.releases.is_empty());
 }
 
@@ -374,10 +382,10 @@ fn a_store_that_cannot_be_read_leaves_no_half_superseded_release() {
     let second = line.start();
     let prepared = Report::Prepared { steps: vec![], plan: Box::new(plan(Strategy::Rolling)), releases: true };
     for report in [Report::CheckedOut { commit: commit(second) }, prepared] {
-        line.on(run(second, RunEvent::Reported { report }));
+        line.on(run(second, reported(report)));
     }
     line.approvals_broken = true;
-    let why = line.refused(&run(second, RunEvent::Reported { report: succeeded(second) }));
+    let why = line.refused(&run(second, reported(succeeded(second))));
     assert!(why.contains("could not be read"), "{why}");
 }
 
@@ -596,7 +604,7 @@ fn what_follows_from_another_machine_is_refused_when_it_comes_alone() {
         release(first, ReleaseEvent::Retired { by: 9 }),
         approval(first, ApprovalEvent::Superseded { by: 9 }),
         approval(first, ApprovalEvent::Reopened { expires_at: UnixMs(9) }),
-        run(44, RunEvent::Leased { runner: runner("a") }),
+        run(44, leased()),
         approval(44, ApprovalEvent::Expired { round: 1 }),
         rollout_on(44, RolloutEvent::Drained),
         release(44, ReleaseEvent::TestHealthy),
@@ -647,4 +655,28 @@ fn production_traffic_sums_to_a_hundred_in_every_state() {
         assert_eq!((shares, traffic.preview), (expected, None), "{}", rollout.state.word());
     }
     assert_eq!(release_id(first).revision(&digest(first)), live.revision());
+}
+
+#[test]
+fn a_run_that_a_runner_has_is_watched_and_one_that_waits_is_not() {
+    let mut line = Line::new();
+    let number = line.start();
+    let (execute, watch) = (format!("execute-run/shop/{number}"), format!("expire-lease/shop/{number}"));
+    assert!(line.is_pending(&execute) && line.is_pending(&watch));
+    let due_at = |line: &Line| line.pending[&watch].due_at();
+    let first = due_at(&line);
+    line.now = line.now.plus_ms(1_000);
+    // Taken again after a restart: it is watched already.
+    line.on(run(number, leased()));
+    assert_eq!(due_at(&line), first);
+    line.done(&watch);
+    line.on(run(number, RunEvent::RunnerLost { attempt: 1, lost_max: 3, reason: "was lost".into() }));
+    assert!(line.is_pending(&execute) && !line.is_pending(&watch), "{:?}", line.keys());
+    line.on(run(number, leased()));
+    assert!(line.is_pending(&watch));
+    line.on(run(number, RunEvent::CancelRequested { reason: String::new() }));
+    assert!(line.is_pending(&watch), "until the runner confirms");
+    let cancelled = RunEvent::Reported { runner: runner("a"), attempt: 2, report: Report::Cancelled };
+    line.on(run(number, cancelled));
+    assert!(!line.is_pending(&execute) && !line.is_pending(&watch), "{:?}", line.keys());
 }

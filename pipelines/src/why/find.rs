@@ -18,6 +18,8 @@ pub struct RunFacts<'a> {
     pub run: &'a Run,
     /// Its place among those that wait, from 1, and how many do.
     pub position: Option<(usize, usize)>,
+    /// Whether a runner that is there could take it.
+    pub has_runner: bool,
     /// How long runs of this service usually take, in milliseconds.
     pub usual_ms: Option<u64>,
     /// Who stopped it.
@@ -57,6 +59,7 @@ pub fn why_run(facts: &RunFacts<'_>) -> Why {
     match &run.state {
         RunState::Held { reason } => Why::RunHeld { reason: reason.clone() },
         RunState::Declined { reason } => Why::RunDeclined { reason: reason.clone() },
+        RunState::Queued if !facts.has_runner => Why::NoRunner { labels: run.labels.clone() },
         RunState::Queued => {
             let (position, of) = facts.position.unwrap_or((1, 1));
             Why::RunQueued { position, of }

@@ -69,7 +69,11 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
         if !inputs.complete || !self.may_push() {
             return Ok(None);
         }
-        let ask = RunnerRequest::Inputs { run: self.job.run.clone(), inputs: inputs.digest.clone() };
+        let ask = RunnerRequest::Inputs {
+            run: self.job.run.clone(),
+            attempt: self.job.attempt,
+            inputs: inputs.digest.clone(),
+        };
         let ServerReply::Reuse { digest, built_by } = self.link.ask(ask).await else {
             return self.go_on().map(|()| None);
         };
@@ -92,7 +96,11 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
     pub(super) fn image_name(&self, commit: &CommitSha) -> Result<(Repository, Tag), Halt> {
         let wrong = |error: &dyn std::error::Error| Halt::infrastructure(format!("failed to name the image: {error}"));
         let repository = self.job.image_repository.parse::<Repository>().map_err(|error| wrong(&error))?;
-        let tag = format!("{}-{}", self.job.run.number, commit.short());
+        let mut tag = format!("{}-{}", self.job.run.number, commit.short());
+        // Whoever had the run before may still be pushing: nobody moves another attempt's tag.
+        if self.job.attempt > 1 {
+            tag.push_str(&format!("-{}", self.job.attempt));
+        }
         Ok((repository, tag.parse::<Tag>().map_err(|error| wrong(&error))?))
     }
 

@@ -39,9 +39,15 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
             return Ok(pushed);
         }
         let mut station = Station::begin(self, PUSH, Numbering::Append).await;
-        let result = tokio::select! {
-            digest = self.push_in(built, &mut station) => digest,
-            () = self.link.control.stop.cancelled() => Err(Halt::Stopped),
+        let result = loop {
+            // A server that was not heard of for long may have given the run to somebody else.
+            self.link.confirm().await;
+            tokio::select! {
+                digest = self.push_in(built, &mut station) => break digest,
+                () = self.link.control.stop.cancelled() => break Err(Halt::Stopped),
+                () = self.link.unsure() => {}
+            }
+            station.say("the push waits: the server does not answer, and the run may be another runner's").await;
         };
         let digest = station.end(result).await?;
         tracing::info!(run = %self.job.run, commit = %commit.sha, %digest, "image pushed");

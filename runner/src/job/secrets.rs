@@ -53,7 +53,11 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
         if names.is_empty() {
             return Ok(given);
         }
-        let ask = RunnerRequest::Secrets { run: self.job.run.clone(), names: names.into_iter().collect() };
+        let ask = RunnerRequest::Secrets {
+            run: self.job.run.clone(),
+            attempt: self.job.attempt,
+            names: names.into_iter().collect(),
+        };
         match self.link.ask(ask).await {
             ServerReply::Secrets { given: values, withheld } => {
                 given.values = values.into_iter().map(|GivenSecret { name, value }| (name, value)).collect();

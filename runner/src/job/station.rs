@@ -40,6 +40,8 @@ impl<'a, L: RunnerLink + 'static> Station<'a, L> {
                         self.say(reason).await;
                     }
                     Halt::Stopped => self.say("stopped").await,
+                    // Told where it is found out, behind the station.
+                    Halt::Unfit(_) => {}
                 }
                 halt.outcome()
             }

@@ -1,4 +1,7 @@
-//! Outside parties.
+//! Outside parties, and the kill points that whoever works with them shares.
+
+pub mod crash;
+
 #[cfg(feature = "docker")]
 pub mod docker;
 

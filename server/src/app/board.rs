@@ -5,12 +5,17 @@ mod facts;
 #[cfg(test)]
 mod tests;
 
-use std::{cell::OnceCell, collections::HashMap, sync::Arc};
+use std::{
+    cell::{OnceCell, RefCell},
+    collections::BTreeMap,
+    sync::Arc,
+};
 
 use pipelines::{
     approval::{Approval, ApprovalState, Claim, Reminder},
     effect::{Effect, PendingEffect},
     ids::{ReleaseId, RunId, ServiceName},
+    labels::Labels,
     release::{Release, ReleaseState},
     rollout::Rollout,
     run::{Run, RunState},
@@ -20,7 +25,7 @@ use pipelines::{
 };
 
 use self::facts::{Facts, OfRelease, OfRun};
-use super::{App, AppError, accounts::Caller, room::NoRoom};
+use super::{App, AppError, accounts::Caller, queue::Work, room::NoRoom};
 use crate::store::{Page, Role};
 pub(super) use facts::Known;
 
@@ -180,13 +185,15 @@ pub fn waits_for(approval: &Approval, caller: &Caller) -> bool {
 struct Look<'a> {
     app: &'a App,
     no_room: OnceCell<Option<NoRoom>>,
-    /// Places among the runs that wait for a runner.
-    places: OnceCell<HashMap<RunId, usize>>,
+    /// The work for runners.
+    work: OnceCell<Arc<Work>>,
+    /// Whether a runner that is there has these labels.
+    runners: RefCell<BTreeMap<Labels, bool>>,
 }
 
 impl<'a> Look<'a> {
     fn new(app: &'a App) -> Self {
-        Self { app, no_room: OnceCell::new(), places: OnceCell::new() }
+        Self { app, no_room: OnceCell::new(), work: OnceCell::new(), runners: RefCell::default() }
     }
 
     fn no_room(&self) -> Option<NoRoom> {
@@ -194,12 +201,18 @@ impl<'a> Look<'a> {
     }
 
     fn place(&self, id: &RunId) -> (usize, usize) {
-        let places = self.places.get_or_init(|| {
-            let is_queued = |id: &RunId| matches!(self.app.store.run(id), Ok(Some(run)) if run.started_at.is_none());
-            let waiting = self.app.queue.runs().into_iter().filter(is_queued);
-            waiting.enumerate().map(|(index, id)| (id, index + 1)).collect()
-        });
-        (places.get(id).copied().unwrap_or(1), places.len().max(1))
+        let work = self.work.get_or_init(|| self.app.queue.work());
+        (work.place(id).unwrap_or(1), work.waiting.len().max(1))
+    }
+
+    fn has_runner(&self, labels: &Labels) -> bool {
+        let known = self.runners.borrow().get(labels).copied();
+        known.unwrap_or_else(|| {
+            // A store that cannot be read is told elsewhere.
+            let found = self.app.runner_for(labels).unwrap_or(true);
+            self.runners.borrow_mut().insert(labels.clone(), found);
+            found
+        })
     }
 }
 
@@ -339,7 +352,8 @@ impl App {
             _ => None,
         };
         let (usual_ms, cancelled_by) = (of_run.usual_ms, of_run.cancelled_by.clone());
-        why_run(&RunFacts { run, position, usual_ms, cancelled_by })
+        let has_runner = run.state != RunState::Queued || look.has_runner(&run.labels);
+        why_run(&RunFacts { run, position, has_runner, usual_ms, cancelled_by })
     }
 
     /// How long the last successful runs before this one took: their median, in milliseconds.

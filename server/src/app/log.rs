@@ -1,5 +1,5 @@
-//! The logs of a run's steps, for reading. Reading makes nothing: not even an empty folder. Not here: writing them
-//! (`agents`).
+//! The logs of a run's steps, for reading. Reading makes nothing: not even an empty folder. Each attempt at a run has logs
+//! of its own, so that a runner that was lost and comes back writes into nobody else's. Not here: writing them (`agents`).
 
 use std::sync::Arc;
 
@@ -13,7 +13,28 @@ pub const LOG_LINES_MAX: usize = 5_000;
 /// Lines that one search gives at most.
 pub const LOG_HITS_MAX: usize = 500;
 
+/// The name under which the log of a step lies that was written in this attempt. A step's own name has no `+`.
+pub(super) fn log_name(step: &str, attempt: u32) -> String {
+    if attempt <= 1 { step.to_owned() } else { format!("{step}+{attempt}") }
+}
+
+/// The step and the attempt of such a name.
+fn of_log_name(name: &str) -> (&str, u32) {
+    let parts = name.rsplit_once('+').and_then(|(step, attempt)| Some((step, attempt.parse().ok()?)));
+    parts.unwrap_or((name, 1))
+}
+
 impl App {
+    /// The name of a step's log in the last attempt at its run; `step+1` names an earlier one.
+    fn log_of(&self, run: &RunId, step: &str) -> Result<String, AppError> {
+        if step.contains('+') {
+            let (step, attempt) = of_log_name(step);
+            return Ok(log_name(step, attempt));
+        }
+        let attempt = self.store.run(run)?.map_or(1, |run| run.attempt);
+        Ok(log_name(step, attempt))
+    }
+
     async fn log_work<T: Send + 'static>(
         &self,
         work: impl FnOnce(Arc<LogStore>) -> Result<T, LogError> + Send + 'static,
@@ -30,8 +51,14 @@ impl App {
     /// # Errors
     /// When the log cannot be read; so for the others.
     pub async fn log_steps(&self, run: &RunId) -> Result<Vec<StepLog>, AppError> {
+        let last = self.store.run(run)?.map_or(1, |run| run.attempt.max(1));
         let run = run.to_string();
-        self.log_work(move |logs| logs.steps(&run)).await
+        let mut steps = self.log_work(move |logs| logs.steps(&run)).await?;
+        steps.retain(|log| of_log_name(&log.step).1 == last);
+        for log in &mut steps {
+            log.step = of_log_name(&log.step).0.to_owned();
+        }
+        Ok(steps)
     }
 
     /// At most `limit` lines (and [`LOG_LINES_MAX`]) of a step from the line `from` on, and how far its log is.
@@ -45,7 +72,7 @@ impl App {
         from: u64,
         limit: usize,
     ) -> Result<(Vec<NumberedLine>, Length), AppError> {
-        let (run, step) = (run.to_string(), step.to_owned());
+        let (run, step) = (run.to_string(), self.log_of(run, step)?);
         self.log_work(move |logs| {
             // The length first: lines that come in between are then known to be more, and not taken for the end.
             let length = logs.length(&run, &step)?;
@@ -92,7 +119,21 @@ impl App {
         from: u64,
         limit: usize,
     ) -> Result<Found, AppError> {
-        let (run, step, text) = (run.to_string(), step.to_owned(), text.to_owned());
+        let (run, step, text) = (run.to_string(), self.log_of(run, step)?, text.to_owned());
         self.log_work(move |logs| logs.search(&run, &step, &text, from, limit.min(LOG_HITS_MAX))).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_of_each_attempt_has_a_name_of_its_own() {
+        assert_eq!([0, 1, 2].map(|attempt| log_name("test", attempt)), ["test", "test", "test+2"]);
+        assert_eq!(
+            (of_log_name("test"), of_log_name("test+12"), of_log_name("a+b")),
+            (("test", 1), ("test", 12), ("a+b", 1))
+        );
     }
 }

@@ -2,21 +2,23 @@
 //! signal carries no data; whoever gets it looks again. Not here: performing them.
 
 mod index;
+mod work;
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use pipelines::{
     effect::{EffectKind, PendingEffect},
-    ids::{RunId, ServiceName},
+    ids::ServiceName,
     time::UnixMs,
 };
 use tokio::sync::Notify;
 
 use crate::store::EffectsChanged;
 use index::Index;
+pub use work::Work;
 
 /// What waits, by what it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +50,8 @@ pub enum Hurried {
 #[derive(Debug)]
 pub struct EffectQueue {
     inner: Mutex<Index>,
+    /// The work for runners, until something changes; locked after `inner`.
+    work: Mutex<Option<Arc<Work>>>,
     signal: Notify,
 }
 
@@ -59,7 +63,7 @@ impl EffectQueue {
         for (key, pending) in pending {
             index.insert(key, pending);
         }
-        Self { inner: Mutex::new(index), signal: Notify::new() }
+        Self { inner: Mutex::new(index), work: Mutex::default(), signal: Notify::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Index> {
@@ -69,6 +73,7 @@ impl EffectQueue {
     /// Takes over what a stored change did.
     pub fn take(&self, changed: EffectsChanged) {
         let mut inner = self.lock();
+        *self.work.lock().unwrap_or_else(PoisonError::into_inner) = None;
         for key in changed.gone {
             inner.remove(&key);
         }
@@ -145,14 +150,13 @@ impl EffectQueue {
         self.lock().of_service(service).cloned().collect()
     }
 
-    /// Runs that wait for a runner or are with one, in the order in which runners get them: the first of each service,
-    /// oldest first, then the second of each, and so on. What a service has running counts, so that one with a hundred
-    /// waiting runs takes no runner from another that has none running.
+    /// The work for runners. What a service has under way counts, so that one with a hundred waiting runs takes no runner
+    /// from another that has none under way.
     #[must_use]
-    pub fn runs(&self) -> Vec<RunId> {
-        let mut runs = self.lock().runs();
-        runs.sort();
-        runs.into_iter().map(|(_, _, run)| run).collect()
+    pub fn work(&self) -> Arc<Work> {
+        let inner = self.lock();
+        let mut known = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(known.get_or_insert_with(|| Arc::new(Work::of(inner.of_runs()))))
     }
 
     /// How many are pending, by kind.

@@ -79,11 +79,7 @@ impl App {
 #[cfg(test)]
 mod tests {
     use axum::http::{Method, StatusCode};
-    use pipelines::{
-        effect::EffectKind,
-        ids::RunnerName,
-        protocol::{PROTOCOL_VERSION, RunnerRequest, ServerReply},
-    };
+    use pipelines::{effect::EffectKind, ids::RunnerName, protocol::ServerReply};
     use serde_json::json;
 
     use super::*;
@@ -134,15 +130,13 @@ mod tests {
         assert!(matches!(stage.app.delivery_record(hook).await, Err(AppError::NoRoom { .. })));
         assert!(stage.app.deliveries(&run.service, None, 10).unwrap().is_empty());
         let runner: RunnerName = "runner-1".parse().unwrap();
-        let lease =
-            || RunnerRequest::Lease { runner: runner.clone(), protocol: PROTOCOL_VERSION, busy_with: Vec::new() };
-        assert!(matches!(stage.app.agent_request(&runner, lease()).await.unwrap(), ServerReply::NoJob));
+        assert!(matches!(stage.asked_for_work(&runner, Vec::new()).await, ServerReply::NoJob));
         assert_eq!(stage.call(Method::GET, "/readyz", None, None).await.status, StatusCode::SERVICE_UNAVAILABLE);
         let why = stage.call(Method::GET, "/api/v1/services/shop/status", Some(&token), None).await.json();
         assert_eq!((&why["why"]["word"], &why["why"]["fault"]["party"]), (&json!("fault"), &json!("store")), "{why}");
         // Nothing is lost: with room the same run begins.
         let stage = stage.with_config(|config| config.bounds.lease_wait_ms = 1);
-        let given = stage.app.agent_request(&runner, lease()).await.unwrap();
+        let given = stage.asked_for_work(&runner, Vec::new()).await;
         assert!(matches!(given, ServerReply::Job(job) if job.run == run));
         assert_eq!(stage.call(Method::GET, "/readyz", None, None).await.status, StatusCode::OK);
     }
@@ -152,8 +146,7 @@ mod tests {
         let stage = test_app_with(|_| {});
         let run = stage.pushed("shop").await;
         let runner: RunnerName = "runner-1".parse().unwrap();
-        let lease = RunnerRequest::Lease { runner: runner.clone(), protocol: PROTOCOL_VERSION, busy_with: Vec::new() };
-        stage.app.agent_request(&runner, lease).await.unwrap();
+        stage.asked_for_work(&runner, Vec::new()).await;
         let stage = stage.with_config(full);
         // Its runner takes it up again after a restart, and leads it to its end.
         let release = stage.built(&run, pipelines::plan::Strategy::Rolling).await;

@@ -31,9 +31,7 @@ impl App {
     /// The place of a run among those that wait for a runner, from 1; none if it does not wait.
     #[must_use]
     pub fn run_position(&self, id: &RunId) -> Option<usize> {
-        let waiting = self.queue.runs();
-        let is_queued = |id: &RunId| matches!(self.store.run(id), Ok(Some(run)) if run.started_at.is_none());
-        waiting.iter().filter(|other| is_queued(other)).position(|other| other == id).map(|index| index + 1)
+        self.queue.work().place(id)
     }
 
     /// Stops a run.

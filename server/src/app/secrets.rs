@@ -161,9 +161,10 @@ impl App {
         &self,
         runner: &RunnerName,
         id: &RunId,
+        attempt: u32,
         names: Vec<SecretName>,
     ) -> Result<ServerReply, AppError> {
-        match self.agent_standing(runner, id)? {
+        match self.agent_standing(runner, id, attempt)? {
             ServerReply::Continue => {}
             other => return Ok(other),
         }

@@ -79,6 +79,8 @@ pub enum WrongProof {
     Link,
     /// The signature of a hook.
     Signature,
+    /// A token that registers runners.
+    RunnerToken,
 }
 
 impl WrongProof {
@@ -87,6 +89,7 @@ impl WrongProof {
             Self::Token => "bearer token",
             Self::Link => "link",
             Self::Signature => "hook signature",
+            Self::RunnerToken => "registration token",
         }
     }
 }

@@ -8,7 +8,7 @@ use pipelines::{
     journal::Origin,
     release::Release,
     rollout::Rollout,
-    run::{Run, RunEvent},
+    run::{Run, RunEvent, RunState},
     service::Service,
     time::UnixMs,
     train::{Change, Event, Records, Refusal, Train, decide},
@@ -221,6 +221,8 @@ impl App {
         if extras.finished_effect.as_deref().is_some_and(|key| key.starts_with("send-")) {
             told.push("mail".into());
         }
+        let waits_again =
+            decided.iter().flat_map(|change| change.runs.values()).any(|run| run.state == RunState::Queued);
         let mut change = TrainChange::new(service.clone(), origin, at);
         change.changes = decided;
         change.finished_effect = extras.finished_effect;
@@ -237,11 +239,9 @@ impl App {
             crash::point(EffectKind::ExecuteRun.word(), "storing");
         }
         let effects = self.store.train_change(change).await?;
-        let for_runners =
-            effects.pending.iter().any(|(_, pending)| matches!(pending.effect, Effect::ExecuteRun { .. }));
         self.queue.take(effects);
         seen.iter().for_each(|seen| self.metrics.observed(seen));
-        if for_runners {
+        if waits_again {
             self.work_for_runners.notify_waiters();
         }
         for what in told {
@@ -285,7 +285,7 @@ impl App {
 }
 
 fn ends_run(event: &Event) -> bool {
-    matches!(event, Event::Run { event: RunEvent::Reported { report }, .. } if is_last(report))
+    matches!(event, Event::Run { event: RunEvent::Reported { report, .. }, .. } if is_last(report))
 }
 
 fn changed_things(decided: &[Change], service_too: bool) -> Vec<String> {

@@ -146,7 +146,7 @@ async fn a_change_goes_to_its_end_when_the_caller_goes_away() {
     }
     let changed = tokio::time::timeout(Duration::from_secs(10), changes.recv()).await;
     assert_eq!(changed.expect("it is done all the same").unwrap().what, "run/2");
-    assert_eq!(stage.app.queue().runs().len(), 2, "and will be performed without a restart");
+    assert_eq!(stage.app.queue().work().waiting.len(), 2, "and will be performed without a restart");
 }
 
 #[tokio::test]

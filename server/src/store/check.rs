@@ -19,13 +19,14 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
-    Account, Delivery, DeliveryId, NamedSecret, SealedSecrets, SecretUse, SeenRef, Session, StoreError, Token,
+    Account, Delivery, DeliveryId, NamedSecret, RunnerRecord, RunnerToken, SealedSecrets, SecretUse, SeenRef, Session,
+    StoreError, Token,
     embedded::{EmbeddedStore, numbered, under, unpack},
     engine::{Direction, KeyRange, Table},
     tables::{
         ACCOUNTS, APPROVALS, DELIVERIES, DELIVERIES_BY_FORGE_ID, DELIVERIES_BY_SERVICE, EFFECTS, IMAGES, JOURNAL,
-        JOURNAL_BY_SERVICE, NAMED_SECRETS, REFS, RELEASES, ROLLOUTS, RUNS, SECRET_USES, SECRETS, SERVER, SERVICES,
-        SESSIONS, TOKENS, TRAINS,
+        JOURNAL_BY_SERVICE, NAMED_SECRETS, REFS, RELEASES, ROLLOUTS, RUNNER_TOKENS, RUNNERS, RUNS, SECRET_USES,
+        SECRETS, SERVER, SERVICES, SESSIONS, TOKENS, TRAINS,
     },
 };
 
@@ -243,7 +244,12 @@ impl Look<'_> {
         })?;
         self.each::<Token>(TOKENS, |this, key, token| {
             this.refers(&shown(TOKENS, key), ACCOUNTS, token.account.as_bytes())
-        })
+        })?;
+        self.each::<RunnerRecord>(RUNNERS, |this, key, runner| {
+            this.key_is(RUNNERS, key, runner.name.as_str().as_bytes());
+            Ok(())
+        })?;
+        self.each::<RunnerToken>(RUNNER_TOKENS, |_, _, _| Ok(()))
     }
 
     /// An index whose keys are a service and a number, and whose numbers are the keys of `of`.
@@ -262,7 +268,7 @@ fn service_part(key: &[u8]) -> &[u8] {
 
 /// A record as people are told of it: of sessions and tokens no more than the table, for their keys are no names.
 fn shown(table: Table, key: &[u8]) -> String {
-    if table == SESSIONS || table == TOKENS {
+    if [SESSIONS, TOKENS, RUNNER_TOKENS].contains(&table) {
         return format!("a record of {}", table.name());
     }
     let service = String::from_utf8_lossy(service_part(key)).into_owned();

@@ -2,6 +2,7 @@
 //! writes together. Values are JSON in a versioned envelope. Not here: files and flushes (`engine`).
 
 mod generations;
+mod runners;
 mod secrets;
 
 use std::sync::{
@@ -12,7 +13,7 @@ use std::sync::{
 use pipelines::{
     approval::Approval,
     effect::{Effect, PendingEffect},
-    ids::{Digest, ReleaseId, RolloutId, RunId, SecretName, ServiceName},
+    ids::{Digest, ReleaseId, RolloutId, RunId, RunnerName, SecretName, ServiceName},
     journal::{ENTRY_VERSION, Entry},
     release::Release,
     rollout::Rollout,
@@ -26,12 +27,12 @@ use generations::Generations;
 
 use super::{
     Account, CommitTimes, Delivery, DeliveryId, DeliveryState, EffectsChanged, Forget, NamedSecret, NewDelivery,
-    NewEntry, Page, Recorded, SealedAnew, SealedSecrets, SecretScope, SecretUse, SeenRef, Session, Store, StoreError,
-    Stored, Token, TrainChange,
-    engine::{Batch, Direction, Engine, KeyRange, Table},
+    NewEntry, Page, Recorded, RunnerRecord, RunnerToken, SealedAnew, SealedSecrets, SecretScope, SecretUse, SeenRef,
+    Session, Store, StoreError, Stored, Token, TrainChange,
+    engine::{Batch, Direction, Engine, EngineError, KeyRange, Table},
     tables::{
         ACCOUNTS, APPROVALS, DELIVERIES, DELIVERIES_BY_FORGE_ID, DELIVERIES_BY_SERVICE, EFFECTS, IMAGES, JOURNAL,
-        JOURNAL_BY_SERVICE, REFS, RELEASES, ROLLOUTS, RUNS, SECRETS, SERVICES, SESSIONS, TOKENS, TRAINS,
+        JOURNAL_BY_SERVICE, REFS, RELEASES, ROLLOUTS, RUNNER_TOKENS, RUNS, SECRETS, SERVICES, SESSIONS, TOKENS, TRAINS,
     },
     versions::{self, STORE_VERSION},
 };
@@ -672,6 +673,42 @@ impl Store for EmbeddedStore {
         let mut batch = Batch::new();
         let made = self.add_entry(&mut batch, None, entry).map(|_| (batch, ()));
         self.send(made)
+    }
+
+    fn runner(&self, name: &RunnerName) -> Result<Option<RunnerRecord>, StoreError> {
+        self.runner_record(name)
+    }
+
+    fn runners(&self) -> Result<Vec<RunnerRecord>, StoreError> {
+        self.runner_records()
+    }
+
+    fn runner_put(&self, runner: &RunnerRecord, entry: Option<NewEntry>) -> Stored<()> {
+        self.send(self.runner_record_put(runner, entry))
+    }
+
+    fn runner_register(&self, digest: &str, token: &RunnerToken, runner: &RunnerRecord, entry: NewEntry) -> Stored<()> {
+        let sent = self.send(self.runner_registration(digest, token, runner, entry));
+        Box::pin(async move {
+            match sent.await {
+                Err(StoreError::Engine(EngineError::Conflict { .. })) => {
+                    Err(StoreError::Exists("a runner of this token".into()))
+                }
+                answer => answer,
+            }
+        })
+    }
+
+    fn runner_tokens(&self) -> Result<Vec<(String, RunnerToken)>, StoreError> {
+        self.registration_tokens()
+    }
+
+    fn runner_token_put(&self, digest: &str, token: &RunnerToken, entry: NewEntry) -> Stored<()> {
+        self.put_with_entry(RUNNER_TOKENS, digest, token, entry)
+    }
+
+    fn runner_token_delete(&self, digest: &str, entry: NewEntry) -> Stored<()> {
+        self.send(self.registration_token_delete(digest, entry))
     }
 
     fn trouble(&self) -> Option<String> {

@@ -1,8 +1,10 @@
-//! Records that belong to the server and not to the delivery domain: hooks, refs, accounts, sessions, tokens, sealed
-//! secrets. Not here: how they are stored.
+//! Records that belong to the server and not to the delivery domain: hooks, refs, accounts, sessions, tokens, runners,
+//! sealed secrets. Not here: how they are stored.
 
 use pipelines::{
-    ids::{CommitSha, RunId, SecretName, ServiceName},
+    ids::{CommitSha, RunId, RunnerName, SecretName, ServiceName},
+    labels::Labels,
+    protocol::RunnerAbout,
     time::UnixMs,
     trigger::Trigger,
 };
@@ -287,4 +289,72 @@ pub struct Token {
     /// Of a token that a password gave: what [`Account::session_epoch`] was. It ends with the sessions of then.
     #[serde(default)]
     pub session_epoch: Option<u32>,
+}
+
+/// Whether a runner is given work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RunnerState {
+    /// It is.
+    Active,
+    /// It finishes what it has and gets nothing new.
+    Draining,
+    /// It was removed and is let in no more.
+    Gone,
+}
+
+impl RunnerState {
+    /// The word for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+/// A runner that the server knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct RunnerRecord {
+    /// Its name.
+    pub name: RunnerName,
+    /// What it said of itself last.
+    pub about: RunnerAbout,
+    /// Whether it is given work.
+    pub state: RunnerState,
+    /// Whether it is part of the server.
+    pub embedded: bool,
+    /// Digest of what it proves itself with; none: the embedded one, or removed.
+    pub credential: Option<String>,
+    /// When it was registered.
+    pub registered_at: UnixMs,
+    /// By whose token.
+    pub registered_by: String,
+    /// When it was last heard of, to the minute.
+    pub heard_at: UnixMs,
+}
+
+impl RunnerRecord {
+    /// What it has, for runs that ask for labels.
+    #[must_use]
+    pub fn labels(&self) -> &Labels {
+        &self.about.labels
+    }
+}
+
+/// A token that registers runners; only its digest is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct RunnerToken {
+    /// What it is for.
+    pub label: String,
+    /// How many runners it may still register.
+    pub uses_left: u32,
+    /// When it was made.
+    pub created_at: UnixMs,
+    /// By whom.
+    pub created_by: String,
+    /// When it ends by itself.
+    pub expires_at: UnixMs,
 }

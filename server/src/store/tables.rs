@@ -27,10 +27,12 @@ pub(super) const NAMED_SECRETS: Table = Table::new(40, "named secrets");
 pub(super) const SECRET_USES: Table = Table::new(41, "uses of secrets");
 /// What tells this server from others.
 pub(super) const SERVER: Table = Table::new(42, "server");
+pub(super) const RUNNERS: Table = Table::new(50, "runners");
+pub(super) const RUNNER_TOKENS: Table = Table::new(51, "runner tokens");
 
 /// The tables whose values are records in an envelope with a version. The others are [`META`] and indexes.
 #[cfg(test)]
-pub(super) const RECORDS: [Table; 19] = [
+pub(super) const RECORDS: [Table; 21] = [
     SERVICES,
     SECRETS,
     TRAINS,
@@ -50,4 +52,6 @@ pub(super) const RECORDS: [Table; 19] = [
     NAMED_SECRETS,
     SECRET_USES,
     SERVER,
+    RUNNERS,
+    RUNNER_TOKENS,
 ];

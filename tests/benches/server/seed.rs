@@ -169,8 +169,9 @@ impl Filling {
                 inputs: Digest::of(format!("inputs of {number} of {}", self.name).as_bytes()),
             });
         }
-        let leased = RunEvent::Leased { runner };
-        let events = std::iter::once(leased).chain(reports.into_iter().map(|report| RunEvent::Reported { report }));
+        let leased = RunEvent::Leased { runner: runner.clone(), lease_ms: 60_000 };
+        let said = |report| RunEvent::Reported { runner: runner.clone(), attempt: 1, report };
+        let events = std::iter::once(leased).chain(reports.into_iter().map(said));
         Ok(events.map(|event| Event::Run { number, event }).collect())
     }
 

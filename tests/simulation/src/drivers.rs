@@ -5,7 +5,7 @@ use pipelines::{
     approval::{ApprovalEvent, ApprovalState, Reminder},
     effect::Effect,
     hold::HoldEnd,
-    ids::{CommitSha, Digest, Environment, ReleaseId, RevisionId, RolloutId},
+    ids::{CommitSha, Digest, Environment, ReleaseId, RevisionId, RolloutId, RunId},
     release::{Release, ReleaseEvent, ReleaseState},
     rollout::{Rollout, RolloutEvent, RolloutState},
     run::RunEvent,
@@ -15,6 +15,7 @@ use pipelines::{
 
 use crate::{
     promise::{Promise, Violation},
+    runner::{LOST_MAX, LOST_MS},
     sim::Sim,
     store::Input,
     world::{HOLD, RELEASE_REF},
@@ -75,6 +76,7 @@ impl Sim {
                 let end = HoldEnd::Expired;
                 event(Event::Run { number: run.number, event: RunEvent::HoldEnded { end } })
             }
+            Effect::ExpireLease { run, attempt, .. } => Ok(self.expire_lease(run, effect, *attempt)),
             Effect::ExecuteRun { run } => Err(Violation::new(Promise::GoesOn, format!("{run} is for the runner"))),
             Effect::DeployTest { release } => self.deploy_test(release, progress),
             Effect::SendApprovalMail { release, round, tester, reminder: None } => {
@@ -106,6 +108,22 @@ impl Sim {
 
     fn rollout(&self, id: &RolloutId) -> Result<Rollout, Violation> {
         self.store.rollouts.get(&id.number).cloned().ok_or_else(|| gone("rollout", id))
+    }
+
+    /// As `App::lease_outcome`: only this process knows what it heard, by a clock that nobody sets.
+    fn expire_lease(&mut self, run: &RunId, effect: &Effect, attempt: u32) -> Act {
+        let heard = self.process.heard.get(&run.number).filter(|(known, _)| *known == attempt);
+        let silent_ms = self.mono - heard.map_or(self.process.started, |(_, at)| *at);
+        if silent_ms >= LOST_MS {
+            self.world.infrastructure_failed.insert(run.number);
+            let event = RunEvent::RunnerLost { attempt, lost_max: LOST_MAX, reason: "was not heard of".into() };
+            return Act::Done(Box::new(Input::event(Event::Run { number: run.number, event })));
+        }
+        let mut again = effect.clone();
+        if let Effect::ExpireLease { due_at, .. } = &mut again {
+            *due_at = self.now.plus_ms(LOST_MS - silent_ms);
+        }
+        Act::Done(Box::new(Input { ask: vec![again], ..Input::default() }))
     }
 
     fn process_delivery(&self, id: u64) -> Acted {

@@ -73,6 +73,7 @@ impl Sim {
             self.check_approval(release)?;
         }
         self.check_strangers()?;
+        self.check_images()?;
         self.check_someone_moves_it()?;
         self.check_test_environment()?;
         self.check_live_order()?;
@@ -184,6 +185,16 @@ impl Sim {
         Ok(())
     }
 
+    /// A run that succeeded has the image of the attempt that it was given out in last.
+    fn check_images(&self) -> Result<(), Violation> {
+        for run in self.store.runs.values() {
+            let Some(digest) = run.digest() else { continue };
+            let own = self.world.built.get(&(run.id.number, run.attempt));
+            promise!(Approved: own == Some(digest), "run {} ended with another attempt's image", run.id);
+        }
+        Ok(())
+    }
+
     /// Whatever is under way has an effect, or something before it, that will move it.
     fn check_someone_moves_it(&self) -> Result<(), Violation> {
         let train = &self.store.train;
@@ -195,6 +206,11 @@ impl Sim {
                 _ => Effect::ExecuteRun { run: run_id },
             };
             promise!(GoesOn: asked(next), "nobody executes or asks about run {}", run.id);
+            let has_runner = matches!(run.state, RunState::Running { .. } | RunState::Cancelling { .. });
+            let Some((runner, attempt)) = run.holder().filter(|_| has_runner) else { continue };
+            let (run, runner, due_at) = (run.id.clone(), runner.clone(), self.now);
+            let watch = Effect::ExpireLease { run: run.clone(), runner, attempt, due_at };
+            promise!(GoesOn: asked(watch), "run {run} has a runner, and nobody watches it");
         }
         for release in self.store.releases.values() {
             let (id, number) = (release.id.clone(), release.id.number);
@@ -303,7 +319,7 @@ impl Sim {
     /// Whatever is under way says why it is not live yet, and who acts next, where somebody has to.
     fn check_why(&self) -> Result<(), Violation> {
         for run in self.store.runs.values().filter(|run| !run.state.is_final()) {
-            let facts = RunFacts { run, position: None, usual_ms: None, cancelled_by: None };
+            let facts = RunFacts { run, position: None, has_runner: true, usual_ms: None, cancelled_by: None };
             promise!(Why: !why_run(&facts).word().is_empty(), "run {} says nothing", run.id);
         }
         for release in self.store.releases.values().filter(|release| release.state.is_under_way()) {
@@ -356,7 +372,7 @@ impl Sim {
             promise!(Why: is_live == (*state == ReleaseState::Live), "{} says it is {}", state.word(), why.word());
         }
         for run in self.store.runs.values() {
-            let facts = RunFacts { run, position: None, usual_ms: None, cancelled_by: None };
+            let facts = RunFacts { run, position: None, has_runner: true, usual_ms: None, cancelled_by: None };
             let word = why_run(&facts).word();
             let RunState::Failed { blame, reason } = &run.state else { continue };
             let is_red = self.world.commit(&run.trigger.commit)?.is_red;
@@ -421,6 +437,8 @@ impl Sim {
             let is_old = found.is_none_or(|release| Some(release.id.number) < train.in_test);
             promise!(Bounded: !is_old, "{revision} is left in the test environment, where {:?} is", train.in_test);
         }
+        self.stats.lost += self.store.runs.values().map(|run| run.lost.len() as u64).sum::<u64>();
+        self.stats.unfit += self.store.runs.values().filter(|run| !run.labels.is_empty()).count() as u64;
         let ends = |word: &str| self.store.rollouts.values().filter(|found| found.state.word() == word).count() as u64;
         let (live, back) = (ends("completed"), ends("rolled_back"));
         self.stats.rolled_out += live;

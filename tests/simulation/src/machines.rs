@@ -11,6 +11,7 @@ use pipelines::{
     approval::{Actor, ApprovalEvent, ApprovalState, Decision, Proof},
     hold::HoldEnd,
     ids::{Digest, RunnerName},
+    labels::Labels,
     protocol::{Blame, CommitInfo, Report, StepOutcome},
     release::{ReleaseEvent, ReleaseState},
     rollout::{Pause, Rollout, RolloutEvent, RolloutState},
@@ -23,6 +24,7 @@ use pipelines::{
 use crate::{
     drivers::trigger,
     rng::Rng,
+    runner::fast,
     stage::{NOW, QA, RUNNER, Stage, acknowledged, stats},
     stats::Pair,
     store::Store,
@@ -124,13 +126,15 @@ variants! {
         Report::Failed { .. } => [Report::Failed { blame: Blame::Infrastructure, reason: why() }],
         Report::Cancelled => [Report::Cancelled],
         Report::Passed => [Report::Passed],
+        Report::Unfit { .. } => [Report::Unfit { labels: fast() }, Report::Unfit { labels: Labels::default() }],
     }
 }
 
 variants! {
     fn run_events(plan: &Report) -> RunEvent {
-        RunEvent::Leased { .. } => [RunEvent::Leased { runner: runner(RUNNER) }, RunEvent::Leased { runner: runner("nobody") }],
-        RunEvent::Reported { .. } => [RunEvent::Reported { report: plan.clone() }],
+        RunEvent::Leased { .. } => [leased(RUNNER), leased("nobody")],
+        RunEvent::Reported { .. } => [reported(plan.clone())],
+        RunEvent::RunnerLost { .. } => [lost(1, 3), lost(1, 1), lost(7, 3)],
         RunEvent::CancelRequested { .. } => [RunEvent::CancelRequested { reason: why() }],
         RunEvent::Inspected { .. } => [RunEvent::Inspected { proposal: Box::default() }],
         RunEvent::Allowed { .. } => [RunEvent::Allowed { by: why() }],
@@ -139,9 +143,21 @@ variants! {
     }
 }
 
+fn leased(name: &str) -> RunEvent {
+    RunEvent::Leased { runner: runner(name), lease_ms: 60_000 }
+}
+
+fn reported(report: Report) -> RunEvent {
+    RunEvent::Reported { runner: runner(RUNNER), attempt: 1, report }
+}
+
+fn lost(attempt: u32, lost_max: u32) -> RunEvent {
+    RunEvent::RunnerLost { attempt, lost_max, reason: why() }
+}
+
 /// As the list above, with each report.
 fn all_run_events(plan: &Report) -> Vec<RunEvent> {
-    let reported = reports(plan).into_iter().map(|report| RunEvent::Reported { report });
+    let reported = reports(plan).into_iter().map(reported);
     run_events(plan).into_iter().chain(reported).collect()
 }
 

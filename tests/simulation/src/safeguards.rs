@@ -44,6 +44,10 @@ safeguards! {
     remembers_refs breaks "two runs",
     /// The repository is asked where a pull request is, when a hook of it may be late.
     asks_for_pulls breaks "which is newer",
+    /// What a runner says counts only in the attempt that it has.
+    fenced breaks "another attempt's image",
+    /// A runner that heard nothing for long pushes nothing.
+    sure breaks "pushes run",
     /// The repository is polled: a hook that was lost is made up for.
     polls breaks "was run last",
     /// A hook says that a commit comes from a fork, and so a person is asked.

@@ -20,7 +20,7 @@ use crate::{
     people::approve,
     promise::{Promise, Violation},
     rng::Rng,
-    runner::{EMBEDDED, Job},
+    runner::{EMBEDDED, Job, heartbeats},
     safeguards::Safeguards,
     stats::{Stats, add_counts},
     store::{Input, Store},
@@ -79,6 +79,10 @@ pub(crate) struct Process {
     pub(crate) pressed: Vec<Event>,
     /// Runs that runners work on. Those of a runner on its own go on when the server dies.
     pub(crate) jobs: Vec<Job>,
+    /// What it heard of each run last: in which attempt, and when on the clock that nobody sets.
+    pub(crate) heard: BTreeMap<u32, (u32, u64)>,
+    /// When it started, on that clock.
+    pub(crate) started: u64,
     /// The release that is shown in test before the store says so.
     pub(crate) early_in_test: Option<u32>,
 }
@@ -124,6 +128,10 @@ pub struct Sim {
     seed: u64,
     pub(crate) rng: Rng,
     pub(crate) now: UnixMs,
+    /// The clock that nobody sets, in milliseconds.
+    pub(crate) mono: u64,
+    /// The runner that nobody hears.
+    pub(crate) cut: Option<&'static str>,
     /// The service whose turn it is.
     pub(crate) store: Store,
     pub(crate) world: World,
@@ -213,6 +221,8 @@ impl Sim {
             seed,
             rng,
             now: START,
+            mono: 0,
+            cut: None,
             store: first.store,
             world: first.world,
             process: first.process,
@@ -283,7 +293,7 @@ impl Sim {
             self.after_step()?;
         }
         self.rng = Rng::of_step(self.seed, CHAOS_STEPS);
-        (self.chaos, self.disk_is_full) = (false, false);
+        (self.chaos, self.disk_is_full, self.cut) = (false, false, None);
         self.say(|| "the chaos is over".into());
         // What one service holds of the shared bounds, another may wait for.
         for index in 0..=self.others.len() {
@@ -338,7 +348,8 @@ impl Sim {
     }
 
     fn chaos_step(&mut self) -> Result<(), Violation> {
-        self.now = self.now.plus_ms(self.rng.below(400));
+        let span_ms = self.rng.below(400);
+        self.pass(span_ms);
         let is_timer = |performance: &Performance| {
             use EffectKind::{ExpireApproval, ExpireHold, RemindTesters};
             matches!(performance.pending.effect.kind(), ExpireApproval | ExpireHold | RemindTesters)
@@ -361,6 +372,10 @@ impl Sim {
                 Ok(())
             }
             12..=27 => self.runner_step(),
+            56 => {
+                self.late_report();
+                Ok(())
+            }
             28 => {
                 let back = self.rng.chance(30);
                 self.jump(back);
@@ -415,6 +430,16 @@ impl Sim {
         }
     }
 
+    /// Time passes.
+    fn pass(&mut self, span_ms: u64) {
+        self.now = self.now.plus_ms(span_ms);
+        self.mono += span_ms;
+        heartbeats(&mut self.process, &self.store, self.cut, self.mono);
+        for other in &mut self.others {
+            heartbeats(&mut other.process, &other.store, self.cut, self.mono);
+        }
+    }
+
     /// The clock is set forth or back.
     fn jump(&mut self, back: bool) {
         let far = self.rng.chance(10);
@@ -436,13 +461,13 @@ impl Sim {
         let Some(next) = due.map(|pending| pending.not_before).filter(|next| *next > self.now).min() else {
             return false;
         };
-        self.now = next;
+        self.pass(next.since_ms(self.now));
         true
     }
 
     /// One step without anything going wrong; `false` when all is at rest.
     fn settle_step(&mut self) -> Result<bool, Violation> {
-        self.now = self.now.plus_ms(200);
+        self.pass(200);
         self.release_manager_helps();
         if let Some(event) = self.process.pressed.pop() {
             self.person(&event);
@@ -497,11 +522,12 @@ impl Sim {
     fn die(&mut self, place: &str) {
         self.deaths += 1;
         let lost = self.rng.chance(50);
+        let mono = self.mono;
         let end = |process: &mut Process, store: &mut Store| {
             // A runner on its own lives on, and tells what it did when the server is back.
             let mut jobs = mem::take(&mut process.jobs);
             jobs.retain(|job| job.runner != EMBEDDED);
-            *process = Process { jobs, ..Process::default() };
+            *process = Process { jobs, started: mono, ..Process::default() };
             store.reopen(lost);
         };
         end(&mut self.process, &mut self.store);

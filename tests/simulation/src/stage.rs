@@ -63,7 +63,7 @@ impl Stage {
 
     /// The last run is taken.
     pub(crate) fn lease(self) -> Self {
-        self.run_event(RunEvent::Leased { runner: RUNNER.parse().expect("a good name") })
+        self.run_event(RunEvent::Leased { runner: RUNNER.parse().expect("a good name"), lease_ms: 60_000 })
     }
 
     /// The last run succeeds, and its release begins.
@@ -83,7 +83,8 @@ impl Stage {
             Report::Prepared { steps: vec!["test".into()], plan: Box::new(plan()), releases: true },
             Report::Succeeded { inputs: digest.clone(), digest, tag: tag_of(number), reused_from: None },
         ];
-        reports.into_iter().fold(self, |stage, report| stage.run_event(RunEvent::Reported { report }))
+        let said = |report| RunEvent::Reported { runner: RUNNER.parse().expect("a good name"), attempt: 1, report };
+        reports.into_iter().fold(self, |stage, report| stage.run_event(said(report)))
     }
 
     /// The newest release is healthy in test.

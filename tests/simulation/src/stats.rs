@@ -28,6 +28,12 @@ pub struct Stats {
     pub not_stored: u64,
     /// Steps backwards of the clock.
     pub clock_back: u64,
+    /// Runners that were lost with a run.
+    pub lost: u64,
+    /// Runs that the first runner lacked the labels for.
+    pub unfit: u64,
+    /// Reports that came when nobody expected them.
+    pub reports_refused: u64,
     /// Rollouts that ended live.
     pub rolled_out: u64,
     /// Rollouts that went back.
@@ -47,6 +53,9 @@ impl Stats {
         self.answered_twice += other.answered_twice;
         self.not_stored += other.not_stored;
         self.clock_back += other.clock_back;
+        self.lost += other.lost;
+        self.unfit += other.unfit;
+        self.reports_refused += other.reports_refused;
         self.rolled_out += other.rolled_out;
         self.rolled_back += other.rolled_back;
         self.requests += other.requests;

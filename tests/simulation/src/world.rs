@@ -8,6 +8,7 @@ use pipelines::{
     approval::Reminder,
     hold::HoldBounds,
     ids::{CommitSha, Digest, Environment, RevisionId},
+    labels::Labels,
     plan::{CanaryStep, Check, DeliveryPlan, DeployPlan, JudgePolicy, Metric, ProductionPlan, Strategy, TestPlan},
     rollout::judge::RevisionStats,
     time::UnixMs,
@@ -16,6 +17,7 @@ use pipelines::{
 use crate::{
     promise::{Promise, Violation},
     rng::Rng,
+    runner::{Said, fast},
 };
 
 pub(crate) const TESTERS: [&str; 3] = ["dev@example.com", "lee@example.com", "qa@example.com"];
@@ -32,6 +34,7 @@ pub(crate) struct Commit {
     pub(crate) dies_in_test: bool,
     pub(crate) dies_in_production: bool,
     pub(crate) answers_errors: bool,
+    pub(crate) labels: Labels,
     pub(crate) plan: DeliveryPlan,
 }
 
@@ -79,6 +82,7 @@ impl Commit {
             dies_in_test: rng.chance(6),
             dies_in_production: rng.chance(6),
             answers_errors: rng.chance(15),
+            labels: if rng.chance(10) { fast() } else { Labels::default() },
             plan: DeliveryPlan {
                 base: "static-site@1.0.0".into(),
                 deploy,
@@ -114,8 +118,10 @@ pub(crate) struct World {
     pub(crate) heads: BTreeMap<String, CommitSha>,
     /// The same of pull requests, which nobody polls.
     pub(crate) pulls: BTreeMap<String, CommitSha>,
-    /// What the runner built and pushed, by run: its disk knows it after a crash.
-    pub(crate) built: BTreeMap<u32, Digest>,
+    /// What runners built and pushed, by run and attempt: their disks know it after a crash.
+    pub(crate) built: BTreeMap<(u32, u32), Digest>,
+    /// What runners said and nobody has heard yet.
+    pub(crate) late: Vec<Said>,
     pub(crate) test_registry: BTreeSet<Digest>,
     /// Where each tag of the test registry points: anybody who may push can move one.
     pub(crate) tags: BTreeMap<String, Digest>,
@@ -161,12 +167,12 @@ impl World {
         self.commits.get(sha).ok_or_else(|| Violation::new(Promise::NothingLost, format!("there is no commit {sha}")))
     }
 
-    /// Builds and pushes the image of a run, unless its runner did before it died.
-    pub(crate) fn push_image(&mut self, run: u32) -> Digest {
-        let name = format!("image of {} {run}", self.service);
-        let digest = self.built.entry(run).or_insert_with(|| Digest::of(name.as_bytes())).clone();
+    /// Builds and pushes the image of a run, unless its runner did before it died. No two builds give the same image.
+    pub(crate) fn push_image(&mut self, run: u32, attempt: u32) -> Digest {
+        let name = format!("image of {} {}", self.service, tag_of_attempt(run, attempt));
+        let digest = self.built.entry((run, attempt)).or_insert_with(|| Digest::of(name.as_bytes())).clone();
         if self.test_registry.insert(digest.clone()) {
-            self.tags.insert(tag_of(run), digest.clone());
+            self.tags.insert(tag_of_attempt(run, attempt), digest.clone());
         }
         digest
     }
@@ -305,4 +311,9 @@ pub(crate) const START: UnixMs = UnixMs(1_000_000_000);
 /// The tag under which the image of a run is pushed.
 pub(crate) fn tag_of(run: u32) -> String {
     format!("r{run}")
+}
+
+/// Each attempt has a tag of its own: nobody moves another's.
+pub(crate) fn tag_of_attempt(run: u32, attempt: u32) -> String {
+    if attempt <= 1 { tag_of(run) } else { format!("{}-{attempt}", tag_of(run)) }
 }

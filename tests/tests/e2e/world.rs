@@ -146,7 +146,8 @@ impl World {
                 },
             },
             "runner": { "name": runner, "parallel_runs": 2 },
-            "bounds": { "retry_max_ms": 2_000, "lease_wait_ms": 3_000 },
+            // So short that a run of some seconds outlasts it.
+            "bounds": { "retry_max_ms": 2_000, "lease_wait_ms": 3_000, "runner_lost_ms": 8_000 },
         });
         change(&mut settings);
         // JSON is YAML.

@@ -90,6 +90,8 @@ impl Yard {
         let (user, password) = self.gitea.admin();
         Ok(Job {
             run: format!("shop/{}", self.runs.get()).parse()?,
+            attempt: 1,
+            lease_ms: 60_000,
             created_at: UnixMs(1_800_000_000_000),
             trigger: Trigger::of_ref("refs/heads/main", commit.parse()?, TriggerSource::Hook),
             release_branch: "main".to_owned(),
@@ -126,7 +128,10 @@ impl Yard {
         config.retry_first_ms = 50;
         config.stop_grace_ms = 1_000;
         let agent = Agent::new(Link(self.desk.clone()), config)?;
-        let task = tokio::spawn(async move { agent.run_forever(CancellationToken::new()).await });
+        let task = tokio::spawn(async move {
+            // The desk never sends a runner away.
+            agent.run_forever(CancellationToken::new()).await.ok();
+        });
         Ok(Crew { task })
     }
 

@@ -31,7 +31,7 @@ pub(in crate::definition) const STEP: Shape = Shape {
         ("artifacts", "remove it; until it works, only the image leaves the run"),
         ("matrix", "remove it; until it works, write one step for each combination"),
         ("services", "remove it; until it works, start what the tests need inside of the step"),
-        ("labels", "remove it; until it works, every runner takes every run"),
+        ("labels", "remove it; write `labels` at the top of the file: all steps of a run are with one runner"),
         ("settings", "remove it; write `commands`"),
         ("volumes", "remove it; steps share the workspace and nothing of the machine"),
         ("privileged", "remove it; steps never run privileged"),

@@ -8,7 +8,7 @@ use std::{
 
 use pipelines::{
     effect::{Effect, EffectKind, PendingEffect},
-    ids::{RunId, ServiceName},
+    ids::ServiceName,
     time::UnixMs,
 };
 
@@ -162,24 +162,10 @@ impl Index {
             .map(|(name, count)| (name.clone(), count))
     }
 
-    /// Runs, each with how many of its service come before it and when it was asked for.
-    pub(super) fn runs(&self) -> Vec<(usize, UnixMs, RunId)> {
-        let mut all = Vec::new();
-        for (name, service) in &self.services {
-            if service.waiting.runs == 0 {
-                continue;
-            }
-            let mut runs: Vec<(UnixMs, RunId)> = self
-                .of_service(name)
-                .filter_map(|pending| match &pending.effect {
-                    Effect::ExecuteRun { run } => Some((pending.asked_at, run.clone())),
-                    _ => None,
-                })
-                .collect();
-            runs.sort();
-            all.extend(runs.into_iter().enumerate().map(|(place, (asked_at, run))| (place, asked_at, run)));
-        }
-        all
+    /// Those of services that have runs which are not over.
+    pub(super) fn of_runs(&self) -> impl Iterator<Item = &PendingEffect> {
+        let services = self.services.iter().filter(|(_, service)| service.waiting.runs > 0);
+        services.flat_map(|(name, _)| self.of_service(name))
     }
 
     pub(super) fn insert(&mut self, key: String, pending: PendingEffect) {

@@ -1,6 +1,9 @@
 //! Turns, lanes and counts of the pending effects.
 
-use pipelines::{effect::Effect, ids::ReleaseId};
+use pipelines::{
+    effect::Effect,
+    ids::{ReleaseId, RunId},
+};
 
 use super::*;
 
@@ -100,7 +103,7 @@ fn runs_of_a_service_that_has_many_come_after_the_first_of_each() {
     };
     let many = (1..=100).map(|number| run("many", number, u64::from(number)));
     let queue = EffectQueue::new(many.chain([run("late", 1, 500), run("late", 2, 501)]).collect(), 8);
-    let runs: Vec<String> = queue.runs().iter().take(5).map(ToString::to_string).collect();
+    let runs: Vec<String> = queue.work().waiting.iter().take(5).map(ToString::to_string).collect();
     assert_eq!(runs, ["many/1", "late/1", "many/2", "late/2", "many/3"]);
     assert_eq!(queue.fullest(|waiting| waiting.runs), Some((name("many"), 100)));
     assert_eq!(lease(&queue, 10), [""; 0], "they are for runners");
@@ -144,4 +147,30 @@ fn what_waits_is_counted_by_what_it_is() {
     assert_eq!(queue.of_service(&name("b")).len(), 2);
     lease(&queue, 10);
     assert_eq!(queue.waiting().performing, 3);
+}
+
+#[test]
+fn runs_are_given_out_fairly_between_services() {
+    let at = |effect: Effect, at: u64| (effect.key(), PendingEffect { asked_at: UnixMs(at), ..pending(effect).1 });
+    let run = |text: &str| text.parse::<RunId>().unwrap();
+    let asked = |text: &str, ms| at(Effect::ExecuteRun { run: run(text) }, ms);
+    let held = |text: &str| {
+        let runner = "r".parse().unwrap();
+        pending(Effect::ExpireLease { run: run(text), runner, attempt: 1, due_at: UnixMs(0) })
+    };
+    let effects = vec![
+        asked("busy/1", 1),
+        held("busy/1"),
+        asked("busy/2", 2),
+        asked("busy/3", 3),
+        asked("calm/1", 9),
+        asked("calm/2", 10),
+    ];
+    let queue = EffectQueue::new(effects, 8);
+    let work = queue.work();
+    let order: Vec<String> = work.waiting.iter().map(ToString::to_string).collect();
+    assert_eq!(order, ["calm/1", "busy/2", "calm/2", "busy/3"]);
+    assert_eq!((work.held.len(), work.place(&run("busy/2")), work.place(&run("busy/1"))), (1, Some(2), None));
+    queue.take(EffectsChanged { gone: vec!["expire-lease/busy/1".into()], ..EffectsChanged::default() });
+    assert_eq!(queue.work().waiting[0], run("busy/1"), "what was lost is first again");
 }

@@ -2,11 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pipelines::{
-    ids::RunnerName,
-    plan::Strategy,
-    protocol::{PROTOCOL_VERSION, RunnerRequest, ServerReply},
-};
+use pipelines::{ids::RunnerName, plan::Strategy, protocol::ServerReply};
 
 use super::*;
 use crate::{
@@ -86,16 +82,16 @@ async fn an_image_that_goes_is_not_offered_to_a_run_any_more_and_no_run_begins_m
     assert!(stage.app.store().image_of_inputs(&service, &inputs(2)).unwrap().is_some());
     stage.pushed("shop").await;
     let runner: RunnerName = "runner-1".parse().unwrap();
-    let lease = || RunnerRequest::Lease { runner: runner.clone(), protocol: PROTOCOL_VERSION, busy_with: Vec::new() };
+    let lease = || stage.asked_for_work(&runner, Vec::new());
     let (images, quiet) = stage.app.images_to_forget(&service).await.unwrap().unwrap();
     assert_eq!(images.forgettable.keys().map(String::as_str).collect::<Vec<_>>(), ["1", "2", "3"]);
     for number in 1..=6 {
         let known = stage.app.store().image_of_inputs(&service, &inputs(number)).unwrap();
         assert_eq!(known.is_some(), number > 3, "{number}");
     }
-    assert!(matches!(stage.app.agent_request(&runner, lease()).await.unwrap(), ServerReply::NoJob));
+    assert!(matches!(lease().await, ServerReply::NoJob));
     drop(quiet);
-    assert!(matches!(stage.app.agent_request(&runner, lease()).await.unwrap(), ServerReply::Job(_)));
+    assert!(matches!(lease().await, ServerReply::Job(_)));
     assert!(stage.app.images_to_forget(&service).await.unwrap().is_none(), "a run is at work");
     // Nobody has looked after their images: they are remembered until somebody has.
     sweep(&stage, &service).await;

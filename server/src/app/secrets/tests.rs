@@ -1,6 +1,6 @@
 //! Tests of secrets that steps can name: who gets which, what is refused, and that nothing is kept in plain.
 
-use pipelines::protocol::{PROTOCOL_VERSION, RunnerRequest};
+use pipelines::protocol::RunnerRequest;
 
 use super::*;
 use crate::testing::{Stage, test_app, test_app_with};
@@ -23,13 +23,14 @@ async fn ask(stage: &Stage, run: &RunId, names: &[&str]) -> Result<Vec<String>, 
     let runner: RunnerName = "runner-1".parse().unwrap();
     let mut busy_with = Vec::new();
     while busy_with.last() != Some(run) {
-        let (runner_name, protocol) = (runner.clone(), PROTOCOL_VERSION);
-        let lease = RunnerRequest::Lease { runner: runner_name, protocol, busy_with: busy_with.clone() };
-        let ServerReply::Job(job) = stage.app.agent_request(&runner, lease).await.unwrap() else { panic!("no job") };
+        let reply = stage.asked_for_work(&runner, busy_with.clone()).await;
+        let ServerReply::Job(job) = reply else { panic!("no job") };
         busy_with.push(job.run);
     }
     let names = names.iter().map(|name| name.parse().unwrap()).collect();
-    match stage.app.agent_request(&runner, RunnerRequest::Secrets { run: run.clone(), names }).await.unwrap() {
+    let attempt = stage.app.run(run).unwrap().attempt;
+    let request = RunnerRequest::Secrets { run: run.clone(), attempt, names };
+    match stage.app.agent_request(&runner, request).await.unwrap() {
         ServerReply::Secrets { withheld: Some(withheld), given } => {
             assert!(given.is_empty());
             Err(withheld)

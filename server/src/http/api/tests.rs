@@ -6,7 +6,7 @@ use pipelines::{
     hold::Proposal,
     ids::{Digest, RunnerName},
     plan::{CanaryStep, Strategy},
-    protocol::{PROTOCOL_VERSION, Report, RunnerRequest, ServerReply},
+    protocol::{Report, RunnerRequest, ServerReply},
     rollout::RolloutEvent,
     run::RunEvent,
     train::Event,
@@ -349,18 +349,17 @@ async fn a_pull_request_of_a_fork_runs_by_the_word_of_a_release_manager_without_
 
     let runner: RunnerName = "runner-1".parse().unwrap();
     let ask = |request| stage.app.agent_request(&runner, request);
-    let lease = RunnerRequest::Lease { runner: runner.clone(), protocol: PROTOCOL_VERSION, busy_with: Vec::new() };
-    let ServerReply::Job(job) = ask(lease).await.unwrap() else { panic!("no work") };
+    let ServerReply::Job(job) = stage.asked_for_work(&runner, Vec::new()).await else { panic!("no work") };
     assert!(job.run == run && job.registry.login.is_none() && !job.trigger.may_push());
     // The image of the service was built of the same inputs: a stranger's run gets no image, and leaves none.
     let inputs = Digest::of(b"inputs of shop/1");
-    let reuse = ask(RunnerRequest::Inputs { run: run.clone(), inputs: inputs.clone() }).await.unwrap();
+    let reuse = ask(RunnerRequest::Inputs { run: run.clone(), attempt: 1, inputs: inputs.clone() }).await.unwrap();
     assert!(matches!(reuse, ServerReply::Build));
     let digest = stage.app.release(&live).unwrap().digest;
     let pushed = Report::Succeeded { digest, tag: "t".into(), reused_from: None, inputs };
-    let refused = ask(RunnerRequest::Report { run: run.clone(), report: pushed }).await.unwrap();
+    let refused = ask(RunnerRequest::Report { run: run.clone(), attempt: 1, report: pushed }).await.unwrap();
     assert!(matches!(refused, ServerReply::NotYours));
-    ask(RunnerRequest::Report { run: run.clone(), report: Report::Passed }).await.unwrap();
+    ask(RunnerRequest::Report { run: run.clone(), attempt: 1, report: Report::Passed }).await.unwrap();
     let passed = want(&stage, 200, (GET, &at), Some(&developer), None).await;
     assert_eq!(
         (&passed["state"], &passed["digest"], &passed["release"]),

@@ -94,6 +94,7 @@ pub(super) fn action(row: &ServiceRow, group: PageGroup) -> Option<Action> {
         Why::NothingPushed => None,
         Why::Live { .. } | Why::Retired { .. } | Why::NoRelease { .. } => Some(Action::StartRun),
         Why::RunQueued { .. }
+        | Why::NoRunner { .. }
         | Why::RunHeld { .. }
         | Why::RunDeclined { .. }
         | Why::RunCancelling { .. }

@@ -8,6 +8,7 @@ mod load;
 mod mail;
 mod nouns;
 mod rollouts;
+mod runners;
 mod runs;
 mod secrets;
 mod sentences;

@@ -109,6 +109,7 @@ pub enum Why {
     CodeFailed { step: Option<String>, reason: String },
     RunFault { step: Option<String>, reason: String },
     Queued { position: u64, of: u64, behind: Option<(String, u64)> },
+    NoRunner { labels: String },
     Running { phase: Phase, elapsed_ms: i64, usual_ms: Option<i64> },
     StepFailed { step: String, exit_code: i64, line: Option<u64>, told: Option<String> },
     StepTimedOut { step: String, limit_ms: i64, told: Option<String> },

@@ -29,8 +29,8 @@ use serde_json::{Value, json};
 
 use super::{
     super::{
-        Account, Delivery, DeliveryId, NamedSecret, SealedSecrets, SecretUse, SeenRef, Session, Store, StoreError,
-        Token,
+        Account, Delivery, DeliveryId, NamedSecret, RunnerRecord, RunnerToken, SealedSecrets, SecretUse, SeenRef,
+        Session, Store, StoreError, Token,
         embedded::EmbeddedStore,
         engine::{
             self, Batch, BatchesWaiting, CommitTimes, Engine, EngineConfig, EngineError, EngineKind, Pending, Record,
@@ -44,7 +44,8 @@ use super::{
 /// as what was written by it meanwhile still reads.
 const RELEASED_VERSION: u32 = 1;
 /// Tables that the first version did not have.
-const SINCE_VERSION_2: [Table; 3] = [tables::NAMED_SECRETS, tables::SECRET_USES, tables::SERVER];
+const SINCE_VERSION_2: [Table; 5] =
+    [tables::NAMED_SECRETS, tables::SECRET_USES, tables::SERVER, tables::RUNNERS, tables::RUNNER_TOKENS];
 
 fn fixture_store(version: u32, folder: &Path) -> Arc<dyn Engine> {
     let path = fixture::folder().join(format!("v{version}.redb.gz"));
@@ -279,6 +280,8 @@ fn shapes() -> Value {
         (tables::NAMED_SECRETS, types.subschema_for::<NamedSecret>()),
         (tables::SECRET_USES, types.subschema_for::<SecretUse>()),
         (tables::SERVER, types.subschema_for::<String>()),
+        (tables::RUNNERS, types.subschema_for::<RunnerRecord>()),
+        (tables::RUNNER_TOKENS, types.subschema_for::<RunnerToken>()),
     ];
     let shapes: BTreeMap<_, _> = shapes.map(|(table, schema)| (table.name(), bare(schema.to_value()))).into();
     assert!(tables::RECORDS.iter().all(|table| shapes.contains_key(table.name())), "a table has no shape here");

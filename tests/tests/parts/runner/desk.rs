@@ -101,15 +101,16 @@ impl Desk {
                 Some((built_by, digest)) => ServerReply::Reuse { built_by: built_by.clone(), digest: digest.clone() },
                 None => ServerReply::Build,
             },
-            RunnerRequest::Heartbeat { run } => runs.get(&run).map_or(ServerReply::NotYours, Entry::standing),
-            RunnerRequest::Report { run, report } => match runs.get_mut(&run) {
+            RunnerRequest::Heartbeat { run, .. } => runs.get(&run).map_or(ServerReply::NotYours, Entry::standing),
+            RunnerRequest::Report { run, report, .. } => match runs.get_mut(&run) {
                 None => ServerReply::NotYours,
                 Some(entry) => {
                     if let Report::Succeeded { digest, inputs, .. } = &report {
                         images.entry(inputs.to_string()).or_insert_with(|| (run, digest.clone()));
                     }
                     let succeeded = matches!(report, Report::Succeeded { .. } | Report::Passed);
-                    if succeeded || matches!(report, Report::Failed { .. } | Report::Cancelled) {
+                    let ended = matches!(report, Report::Failed { .. } | Report::Cancelled | Report::Unfit { .. });
+                    if succeeded || ended {
                         entry.end.get_or_insert_with(|| report.clone());
                     }
                     entry.reports.push(report);
@@ -123,11 +124,11 @@ impl Desk {
                 };
                 ServerReply::Secrets { given: names.into_iter().filter_map(given).collect(), withheld: None }
             }
-            RunnerRequest::LogPosition { run, step } => {
+            RunnerRequest::LogPosition { run, step, .. } => {
                 let lines = runs.get(&run).and_then(|entry| entry.logs.get(&step)).map_or(0, Vec::len);
                 ServerReply::LogNext { line: lines as u64 }
             }
-            RunnerRequest::Log { run, step, first_line, lines } => match runs.get_mut(&run) {
+            RunnerRequest::Log { run, step, first_line, lines, .. } => match runs.get_mut(&run) {
                 None => ServerReply::NotYours,
                 Some(entry) => entry.append(&step, first_line, lines),
             },

@@ -277,6 +277,8 @@ impl Pen {
     fn job(&self, number: usize, commit: &str) -> Result<Job> {
         Ok(Job {
             run: format!("shop/{number}").parse()?,
+            attempt: 1,
+            lease_ms: 60_000,
             created_at: UnixMs(1_800_000_000_000),
             trigger: Trigger::of_ref("refs/heads/main", commit.parse()?, TriggerSource::Hook),
             release_branch: "main".to_owned(),
@@ -392,7 +394,7 @@ async fn a_hostile_repository_does_nothing_outside_of_its_workspace_and_is_told_
         }
     }
     stop.cancel();
-    work.await?;
+    work.await??;
     assert!(bad.is_empty(), "{} of {count}:\n{}", bad.len(), bad.join("\n\n"));
     evidence::record(
         "a hostile repository does nothing outside of its workspace",

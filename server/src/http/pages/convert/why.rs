@@ -37,6 +37,7 @@ impl Reader<'_> {
             DomainWhy::RunQueued { position, of } => {
                 Why::Queued { position: position as u64, of: of as u64, behind: None }
             }
+            DomainWhy::NoRunner { labels } => Why::NoRunner { labels: labels.to_string() },
             DomainWhy::RunRunning { step, since, usual_ms } => Why::Running {
                 phase: phase(step.as_deref()),
                 elapsed_ms: (self.now_ms - page_ms(since)).max(0),

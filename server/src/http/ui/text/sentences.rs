@@ -50,6 +50,7 @@ impl Text<'_> {
                     None => String::from("It starts as soon as a runner is free."),
                 },
             ),
+            Why::NoRunner { labels } => self.no_runner(labels),
             Why::Running { phase, elapsed_ms, usual_ms } => (
                 format!("{},", self.running(phase)),
                 match usual_ms {
@@ -303,6 +304,7 @@ impl Text<'_> {
                     None => String::from("执行器一空闲就开始。"),
                 },
             ),
+            Why::NoRunner { labels } => self.no_runner(labels),
             Why::Running { phase, elapsed_ms, usual_ms } => (
                 format!("{}，", self.running(phase)),
                 match usual_ms {

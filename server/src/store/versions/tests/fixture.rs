@@ -17,7 +17,10 @@ use pipelines::{
 };
 
 use crate::{
-    app::{HookContent, NewDelivery, Role, secrets::SecretInput, services::ServiceInput, sessions::SeenFrom},
+    app::{
+        HookContent, NewDelivery, Role, runners::NewRunnerToken, secrets::SecretInput, services::ServiceInput,
+        sessions::SeenFrom,
+    },
     store::{
         SecretScope, SecretUse,
         engine::{self, Batch, Direction, Engine, EngineConfig, KeyRange, Table},
@@ -96,11 +99,9 @@ pub(super) async fn full_stage() -> Stage {
     stage.awaiting("cart").await;
     let failing = stage.pushed("cart").await;
     let runner = "runner-1".parse().unwrap();
-    let lease = RunnerRequest::Lease { runner, protocol: pipelines::protocol::PROTOCOL_VERSION, busy_with: Vec::new() };
-    let runner = "runner-1".parse().unwrap();
-    stage.app.agent_request(&runner, lease).await.unwrap();
+    stage.asked_for_work(&runner, Vec::new()).await;
     let report = Report::Failed { blame: pipelines::protocol::Blame::Code, reason: "step test ended with 1".into() };
-    stage.app.agent_request(&runner, RunnerRequest::Report { run: failing, report }).await.unwrap();
+    stage.app.agent_request(&runner, RunnerRequest::Report { run: failing, attempt: 1, report }).await.unwrap();
     // A rollout that went back, and an unhealthy one in the test environment.
     let back = stage.awaiting("stock").await;
     stage.approved(&back).await;
@@ -132,6 +133,9 @@ pub(super) async fn full_stage() -> Stage {
     let last = SecretUse { run: RunId::new(shop, 1), at: stage.app.now() };
     stage.app.store().secrets_used(&[(scope, name)], &last).await.unwrap();
     stage.app.store().instance_set("fixture").await.unwrap();
+    let (operator, one) =
+        (stage.caller(Role::Operator).await, NewRunnerToken { label: "box".into(), uses: 1, life_ms: None });
+    stage.app.runner_token_create(&operator, one).await.unwrap();
     // Last, because it is what a runner would get next.
     stage.pushed("cart").await;
     let from = SeenFrom { remote: "192.0.2.7".into(), agent: "a browser".into() };
