@@ -17,7 +17,10 @@ use pipelines::{
     effect::{EffectKind, PendingEffect},
     ids::{Digest, ReleaseId, RunId, RunnerName, ServiceName},
     journal::Origin,
-    protocol::{CommitInfo, LogLine, LogStream, PROTOCOL_VERSION, Report, RunnerRequest, Secret, ServerReply},
+    labels::Labels,
+    protocol::{
+        CommitInfo, LogLine, LogStream, PROTOCOL_VERSION, Report, RunnerAbout, RunnerRequest, Secret, ServerReply,
+    },
     release::{ReleaseEvent, ReleaseState},
     time::UnixMs,
     train::Event,
@@ -153,12 +156,15 @@ impl Stage {
 
     async fn built(&self, run: &RunId, people: &People) -> Result<()> {
         let runner: RunnerName = "runner-1".parse()?;
-        let lease = RunnerRequest::Lease { runner: runner.clone(), protocol: PROTOCOL_VERSION, busy_with: Vec::new() };
+        let about = RunnerAbout { version: "0".into(), labels: Labels::default(), capacity: 9 };
+        self.app.runner_embed(&runner, &about).await?;
+        let lease = RunnerRequest::Lease { protocol: PROTOCOL_VERSION, about, busy_with: Vec::new() };
         let given = self.app.agent_request(&runner, lease).await?;
         anyhow::ensure!(matches!(given, ServerReply::Job(job) if job.run == *run), "the runner got no work");
         let at = self.app.now();
         let line = LogLine { at, stream: LogStream::Stdout, text: "4 passed".into() };
-        let log = RunnerRequest::Log { run: run.clone(), step: "test".into(), first_line: 0, lines: vec![line] };
+        let log =
+            RunnerRequest::Log { run: run.clone(), attempt: 1, step: "test".into(), first_line: 0, lines: vec![line] };
         self.app.agent_request(&runner, log).await?;
         let commit = self.app.run(run)?.trigger.commit;
         let reports = [
@@ -185,7 +191,8 @@ impl Stage {
             },
         ];
         for report in reports {
-            self.app.agent_request(&runner, RunnerRequest::Report { run: run.clone(), report }).await?;
+            let report = RunnerRequest::Report { run: run.clone(), attempt: 1, report };
+            self.app.agent_request(&runner, report).await?;
         }
         Ok(())
     }

@@ -10,9 +10,7 @@ use axum::{
 use pipelines::{
     ids::{RunId, ServiceName},
     journal::Origin,
-    protocol::{
-        CommitInfo, LogLine, LogStream, PROTOCOL_VERSION, Report, RunnerRequest, Secret, ServerReply, StepOutcome,
-    },
+    protocol::{CommitInfo, LogLine, LogStream, Report, RunnerRequest, Secret, ServerReply, StepOutcome},
     train::Event,
 };
 use serde_json::json;
@@ -153,8 +151,7 @@ async fn triggered(stage: &Stage, name: &ServiceName, kind: &str, folder: &str) 
 
 async fn build(stage: &Stage, run: &RunId) {
     let runner: pipelines::ids::RunnerName = "runner-1".parse().unwrap();
-    let lease = RunnerRequest::Lease { runner: runner.clone(), protocol: PROTOCOL_VERSION, busy_with: Vec::new() };
-    let given = stage.app.agent_request(&runner, lease).await.unwrap();
+    let given = stage.asked_for_work(&runner, Vec::new()).await;
     assert!(matches!(given, ServerReply::Job(_)));
     let at = stage.app.now();
     let steps = ["<xwl-a>", "\"><xwl-c>", "test"].map(str::to_owned);
@@ -164,7 +161,13 @@ async fn build(stage: &Stage, run: &RunId) {
         .map(|(text, stream)| LogLine { at, stream, text: (*text).to_owned() })
         .collect();
     for step in &steps {
-        let log = RunnerRequest::Log { run: run.clone(), step: step.clone(), first_line: 0, lines: lines.clone() };
+        let log = RunnerRequest::Log {
+            run: run.clone(),
+            attempt: 1,
+            step: step.clone(),
+            first_line: 0,
+            lines: lines.clone(),
+        };
         stage.app.agent_request(&runner, log).await.unwrap();
     }
     let plan = json!({
@@ -202,7 +205,7 @@ async fn build(stage: &Stage, run: &RunId) {
         },
     ];
     for report in reports {
-        stage.app.agent_request(&runner, RunnerRequest::Report { run: run.clone(), report }).await.unwrap();
+        stage.app.agent_request(&runner, RunnerRequest::Report { run: run.clone(), attempt: 1, report }).await.unwrap();
     }
 }
 
