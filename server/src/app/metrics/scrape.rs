@@ -82,8 +82,9 @@ impl App {
         let mut states: BTreeMap<&str, usize> =
             ["held", "queued", "running", "cancelling"].into_iter().map(|state| (state, 0)).collect();
         let mut queued_since: Option<UnixMs> = None;
-        for id in self.queue.runs().into_iter().take(RUNS_SEEN_MAX) {
-            let Some(run) = self.store.run(&id)? else { continue };
+        let work = self.queue.work();
+        for id in work.held.keys().chain(&work.waiting).take(RUNS_SEEN_MAX) {
+            let Some(run) = self.store.run(id)? else { continue };
             *states.entry(run.state.word()).or_default() += 1;
             if run.state.word() == "queued" {
                 queued_since = Some(queued_since.map_or(run.created_at, |since| since.min(run.created_at)));

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use axum::http::{Method, StatusCode};
 use pipelines::{
     ids::RunnerName,
-    protocol::{Blame, PROTOCOL_VERSION, Report, RunnerRequest},
+    protocol::{Blame, Report, RunnerRequest},
 };
 
 use crate::{
@@ -32,9 +32,8 @@ async fn text(stage: &Stage) -> String {
 async fn failed(stage: &Stage, service: &str, blame: Blame) {
     let run = stage.pushed(service).await;
     let runner: RunnerName = "runner-1".parse().unwrap();
-    let lease = RunnerRequest::Lease { runner: runner.clone(), protocol: PROTOCOL_VERSION, busy_with: Vec::new() };
-    stage.app.agent_request(&runner, lease).await.unwrap();
-    let report = RunnerRequest::Report { run, report: Report::Failed { blame, reason: "it broke".into() } };
+    stage.asked_for_work(&runner, Vec::new()).await;
+    let report = RunnerRequest::Report { run, attempt: 1, report: Report::Failed { blame, reason: "it broke".into() } };
     // The answer was lost, so the runner says it again.
     for _ in 0..2 {
         stage.app.agent_request(&runner, report.clone()).await.unwrap();
