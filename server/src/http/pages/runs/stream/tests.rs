@@ -9,7 +9,7 @@ use axum::{
 use futures_util::StreamExt;
 use pipelines::{
     ids::RunnerName,
-    protocol::{LogLine, LogStream, PROTOCOL_VERSION, Report, RunnerRequest},
+    protocol::{LogLine, LogStream, Report, RunnerRequest},
 };
 
 use super::*;
@@ -22,8 +22,7 @@ use crate::{
 async fn running(stage: &Stage) -> RunId {
     let run = stage.pushed("shop").await;
     let runner = runner();
-    let lease = RunnerRequest::Lease { runner: runner.clone(), protocol: PROTOCOL_VERSION, busy_with: Vec::new() };
-    stage.app.agent_request(&runner, lease).await.unwrap();
+    stage.asked_for_work(&runner, Vec::new()).await;
     run
 }
 
@@ -35,6 +34,7 @@ async fn print(stage: &Stage, run: &RunId, lines: std::ops::Range<u64>) {
     let line = |n: u64| LogLine { at: stage.app.now(), stream: LogStream::Stdout, text: format!("line {n}") };
     let request = RunnerRequest::Log {
         run: run.clone(),
+        attempt: 1,
         step: "test".into(),
         first_line: lines.start,
         lines: lines.map(line).collect(),
@@ -81,7 +81,11 @@ async fn a_page_gets_each_line_once_and_the_end() {
     let rest = until(&mut again, "line 459<").await;
     assert!(rest.contains(">line 455<") && !rest.contains(">line 454<"), "{rest}");
     let failed = Report::Failed { blame: pipelines::protocol::Blame::Code, reason: "step test failed".into() };
-    stage.app.agent_request(&runner(), RunnerRequest::Report { run: run.clone(), report: failed }).await.unwrap();
+    stage
+        .app
+        .agent_request(&runner(), RunnerRequest::Report { run: run.clone(), attempt: 1, report: failed })
+        .await
+        .unwrap();
     let end = until(&mut page, "event: end\nid: 460\ndata: run:shop:1\n\n").await;
     assert!(end.contains("event: changed"), "{end}");
     assert!(page.next().await.is_none(), "nothing comes after the end");
@@ -151,7 +155,7 @@ async fn colours_go_on_from_piece_to_piece() {
     let line = |text: &str| LogLine { at: stage.app.now(), stream: LogStream::Stdout, text: text.into() };
     let mut lines = vec![line("plain"); 199];
     lines.extend([line("\u{1b}[31mred"), line("still red"), line("\u{1b}[0mno more")]);
-    let request = RunnerRequest::Log { run: run.clone(), step: "test".into(), first_line: 0, lines };
+    let request = RunnerRequest::Log { run: run.clone(), attempt: 1, step: "test".into(), first_line: 0, lines };
     stage.app.agent_request(&runner(), request).await.unwrap();
     let mut page = open(&stage, &run, "").await;
     let text = until(&mut page, "no more").await;
