@@ -37,6 +37,23 @@ impl Labels {
         self.0.iter().all(|(name, value)| labels.0.get(name).is_some_and(|has| has == value || has == ANY))
     }
 
+    /// These with `os` and `arch` of the machine, where they are not written. `arch` is named as images name it.
+    #[must_use]
+    pub fn with_machine(mut self, os: &str, arch: &str) -> Self {
+        let arch = match arch {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        };
+        for (name, value) in [("os", os), ("arch", arch)] {
+            if !self.0.contains_key(name) {
+                // More labels than may be: then those that were written count.
+                self.insert(name, value).ok();
+            }
+        }
+        self
+    }
+
     /// Adds a label, in the place of one with the same name.
     ///
     /// # Errors

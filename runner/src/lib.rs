@@ -5,6 +5,7 @@ mod agent;
 mod context;
 mod disk;
 mod folder;
+pub mod http;
 mod job;
 mod link;
 mod log;

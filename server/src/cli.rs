@@ -22,6 +22,7 @@ mod registry;
 mod release;
 mod rollout;
 mod run;
+mod runner;
 mod secret;
 mod service;
 mod sse;
@@ -118,6 +119,7 @@ enum Command {
     Promote(rollout::PromoteArguments),
     Rollout(rollout::Arguments),
     Rollback(release::RollbackArguments),
+    Runner(runner::Arguments),
     Account(account::Arguments),
     Backup(backup::Arguments),
     Restore(backup::RestoreArguments),
@@ -265,6 +267,7 @@ async fn act(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Promote(arguments) => rollout::promote(context, &arguments).await,
         Command::Rollout(arguments) => rollout::run(context, &arguments).await,
         Command::Rollback(arguments) => release::rollback(context, &arguments).await,
+        Command::Runner(arguments) => runner::run(context, &arguments).await,
         Command::Account(arguments) => account::run(context, &arguments).await,
         Command::Backup(arguments) => backup::run(context, &arguments).await,
         Command::Restore(arguments) => backup::restore(context, &arguments).await,

@@ -337,25 +337,8 @@ impl RunnerSettings {
     /// All its labels.
     #[must_use]
     pub fn all_labels(&self) -> Labels {
-        with_machine(self.labels.clone())
+        self.labels.clone().with_machine(std::env::consts::OS, std::env::consts::ARCH)
     }
-}
-
-/// `labels` with `os` and `arch` of this machine, where they are not written.
-#[must_use]
-pub fn with_machine(mut labels: Labels) -> Labels {
-    let arch = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    for (name, value) in [("os", std::env::consts::OS), ("arch", arch)] {
-        if !labels.iter().any(|(other, _)| other == name) {
-            // More labels than may be: then those that were written count.
-            labels.insert(name, value).ok();
-        }
-    }
-    labels
 }
 
 impl Default for RunnerSettings {

@@ -1,6 +1,7 @@
 //! Pages, API and hooks over HTTP. Handlers call the application; nothing here touches the store or an outside party.
 
 pub mod access;
+mod agents;
 pub mod api;
 pub mod connections;
 pub mod events;

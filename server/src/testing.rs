@@ -23,7 +23,7 @@ use pipelines::{
     plan::{DeliveryPlan, DeployPlan, JudgePolicy, ProductionPlan, Strategy, TestPlan},
     protocol::{
         CommitInfo, LogLine, LogStream, PROTOCOL_VERSION, Report, RunnerAbout, RunnerRequest, Secret, ServerReply,
-        StepOutcome,
+        StepOutcome, credential_of,
     },
     release::ReleaseEvent,
     rollout::{RolloutEvent, judge::RevisionStats},
@@ -35,9 +35,18 @@ use serde_json::Value;
 use tower::ServiceExt;
 
 use crate::{
-    app::{App, Role, accounts::Caller, deliveries::Listed, keys::Keys, services::ServiceInput, trains::Outcome},
+    app::{
+        App, Role,
+        accounts::Caller,
+        deliveries::Listed,
+        keys::Keys,
+        runners::{NewRunnerToken, Registration},
+        services::ServiceInput,
+        trains::Outcome,
+    },
     config::Config,
     http::router::router,
+    random,
     store::{
         embedded::EmbeddedStore,
         engine::{self, Direction, Engine, EngineConfig, EngineKind, KeyRange, Table},
@@ -265,6 +274,17 @@ impl Stage {
         let event = Event::Triggered { trigger, rerun_of: None, hold: self.app.config.hold };
         self.app.train_event(&name, Origin::server(), event).await.unwrap();
         RunId::new(name, number)
+    }
+
+    /// Registers a runner as one does that is on a machine of its own; gives its credential.
+    pub(crate) async fn registered_runner(&self, name: &str) -> Secret {
+        let one = NewRunnerToken { label: "test".into(), uses: 1, life_ms: None };
+        let token = self.app.runner_token_create(&self.caller(Role::Operator).await, one).await.unwrap().0;
+        let (name, secret): (RunnerName, _) = (name.parse().unwrap(), Secret::new(random::text(random::KEY_BYTES)));
+        let credential = credential_of(&name, &secret);
+        let registration = Registration { token, name, secret, about: RunnerAbout::default() };
+        self.app.runner_register("192.0.2.8", registration).await.unwrap();
+        credential
     }
 
     /// A runner that the server knows asks for work.

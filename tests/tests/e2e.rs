@@ -17,6 +17,8 @@ mod load;
 mod retention;
 #[path = "e2e/rollout.rs"]
 mod rollout;
+#[path = "e2e/runner.rs"]
+mod runner;
 #[path = "e2e/sample.rs"]
 mod sample;
 #[path = "e2e/secrets.rs"]

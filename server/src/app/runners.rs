@@ -12,9 +12,10 @@ use pipelines::{
     journal::Origin,
     labels::Labels,
     protocol::{CREDENTIAL_MARK, CREDENTIAL_PREFIX, RunnerAbout, Secret, credential_of},
-    run::RunEvent,
+    run::{Run, RunEvent},
     time::UnixMs,
     train::Event,
+    why::Why,
 };
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
@@ -149,6 +150,17 @@ pub struct RunnerRow {
     pub is_there: bool,
 }
 
+/// A run that waits for a runner.
+#[derive(Clone, Debug)]
+pub struct WaitingRun {
+    /// It.
+    pub run: Run,
+    /// Its place, from 1.
+    pub position: usize,
+    /// Why it waits.
+    pub why: Why,
+}
+
 /// What a token is to be, and how often it may be used.
 #[derive(Clone, Debug)]
 pub struct NewRunnerToken {
@@ -224,6 +236,20 @@ impl App {
             rows.push(RunnerRow { runs: runs.remove(&record.name).unwrap_or_default(), record, silent_ms, is_there });
         }
         Ok(rows)
+    }
+
+    /// The first `limit` runs that wait for a runner, in the order in which they are given out.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn runs_waiting(&self, limit: usize) -> Result<Vec<WaitingRun>, AppError> {
+        let work = self.queue.work();
+        let mut waiting = Vec::new();
+        for (index, id) in work.waiting.iter().take(limit).enumerate() {
+            let run = self.run(id)?;
+            waiting.push(WaitingRun { position: index + 1, why: self.run_why(&run)?, run });
+        }
+        Ok(waiting)
     }
 
     /// Whether a runner that is there, and is given work, has these labels.

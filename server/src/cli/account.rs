@@ -176,7 +176,7 @@ async fn patch(client: &Client, name: &str, body: &model::AccountChange) -> Resu
 }
 
 /// A text as one part of a path.
-fn in_path(text: &str) -> String {
+pub(super) fn in_path(text: &str) -> String {
     url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20").replace('.', "%2E")
 }
 

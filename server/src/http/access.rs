@@ -11,9 +11,15 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use pipelines::protocol::CREDENTIAL_PREFIX;
 use subtle::ConstantTimeEq;
 
-use super::{metrics::PATH as METRICS, problem::Problem, remote::Remote};
+use super::{
+    agents::{OfRunner, unknown_runner},
+    metrics::PATH as METRICS,
+    problem::Problem,
+    remote::Remote,
+};
 use crate::app::{App, Role, accounts::Caller, sessions::SeenFrom, throttle::WrongProof};
 
 /// Name of the form field and of the header that prove that a form comes from our page.
@@ -28,6 +34,8 @@ pub enum Access {
     Public,
     /// Anybody who proves it by the request itself: a hook by its signature, a tester by their link and code.
     Proof,
+    /// A runner, by its credential; no person, whatever their role.
+    Runner,
     /// Somebody signed in whose role reaches this one.
     Role(Role),
 }
@@ -39,6 +47,7 @@ impl Access {
         match self {
             Self::Public => "public",
             Self::Proof => "proof",
+            Self::Runner => "runner",
             Self::Role(role) => role.word(),
         }
     }
@@ -163,6 +172,14 @@ pub async fn identify(State(app): State<Arc<App>>, mut request: Request, next: N
         .and_then(|value| value.strip_prefix("Bearer "))
         .map(str::to_owned);
     let session = cookie(request.headers(), cookie_name(&app)).map(str::to_owned);
+    if let Some(credential) = bearer.as_deref().filter(|token| token.starts_with(CREDENTIAL_PREFIX)) {
+        match app.runner_of_credential(credential) {
+            Ok(Some(runner)) => drop(request.extensions_mut().insert(OfRunner(runner))),
+            Ok(None) => return unknown_runner().into_response(),
+            Err(error) => return Problem::from(error).into_response(),
+        }
+        return next.run(request).await;
+    }
     let found = match (&bearer, &session) {
         (Some(token), _) => app.caller_of_token(token),
         (None, Some(key)) => app.caller_of_session(key),
@@ -204,6 +221,10 @@ async fn check(app: &App, access: Access, request: Request) -> Result<Request, B
     let by_cookie = request.extensions().get::<SessionKey>().cloned();
     if changes && access != Access::Proof && request.extensions().get::<Caller>().is_none_or(|_| by_cookie.is_some()) {
         check_site(app, request.headers()).map_err(refuse)?;
+    }
+    if access == Access::Runner {
+        let is_runner = request.extensions().get::<OfRunner>().is_some();
+        return if is_runner { Ok(request) } else { Err(refuse(unknown_runner())) };
     }
     let Access::Role(role) = access else { return Ok(request) };
     let Some(caller) = request.extensions().get::<Caller>() else {

@@ -12,6 +12,7 @@ pub mod logs;
 pub mod model;
 pub mod releases;
 pub mod rollouts;
+pub mod runners;
 pub mod runs;
 pub mod secrets;
 pub mod server;

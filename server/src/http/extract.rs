@@ -6,7 +6,7 @@ use axum::{
     extract::{FromRequest, FromRequestParts, Path, Query, Request, rejection::JsonRejection},
     http::{StatusCode, request::Parts},
 };
-use pipelines::ids::{ReleaseId, RolloutId, RunId, ServiceName};
+use pipelines::ids::{ReleaseId, RolloutId, RunId, RunnerName, ServiceName};
 use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
@@ -106,6 +106,19 @@ numbered! {
     OfRelease(ReleaseId), "release";
     /// The rollout that the path names.
     OfRollout(RolloutId), "rollout";
+}
+
+/// The runner that the path names; a name that none can have is one that does not exist.
+#[derive(Clone, Debug)]
+pub struct NamedRunner(pub RunnerName);
+
+impl<S: Sync> FromRequestParts<S> for NamedRunner {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let given = part(parts, "runner").await?;
+        given.parse().map(Self).map_err(|_| not_found("runner", &given))
+    }
 }
 
 /// The query.

@@ -49,7 +49,7 @@ pub fn base() -> Description {
 pub(super) fn complete(operation: &mut Operation, access: Access) {
     operation.security = Some(match access {
         Access::Role(_) => vec![SecurityRequirement::new(BEARER, Vec::<String>::new())],
-        Access::Public | Access::Proof => Vec::new(),
+        Access::Public | Access::Proof | Access::Runner => Vec::new(),
     });
     operation.extensions = Some(ExtensionsBuilder::new().add("x-windlass-access", access.word()).build());
     let problem = Content::new(Some(Ref::from_schema_name(Problem::name())));

@@ -9,6 +9,7 @@ pub mod errors;
 pub mod load;
 pub mod mailbox;
 pub mod rollouts;
+pub mod runners;
 pub mod runs;
 pub mod search;
 pub mod secrets;

@@ -16,7 +16,8 @@ use utoipa_axum::{router::UtoipaMethodRouter, routes as docs};
 
 use super::{
     access::{Access, admit, identify, is_https},
-    api::{accounts, backup, board, load, login, logs, releases, rollouts, runs, secrets, server, services},
+    agents,
+    api::{accounts, backup, board, load, login, logs, releases, rollouts, runners, runs, secrets, server, services},
     events, metrics, openapi, pages,
     problem::Problem,
     remote::locate,
@@ -162,10 +163,10 @@ async fn finish(State(limit): State<Duration>, request: Request, next: Next) -> 
 /// Every route of the server.
 #[must_use]
 pub fn routes(app: Arc<App>) -> Routes {
-    let routes = delivery_pages(public_routes(Routes::new(app)));
+    let routes = agent_routes(delivery_pages(public_routes(Routes::new(app))));
     let routes = people_pages(routes);
     let routes = delivery_api(routes);
-    let routes = people_api(routes);
+    let routes = runner_api(people_api(routes));
     let text = openapi::text(&routes.description);
     routes.add(GET, openapi::PATH, Access::Public, get(async move || openapi::served(text)))
 }
@@ -185,6 +186,18 @@ fn public_routes(routes: Routes) -> Routes {
         .add(POST, "/settings/theme", Public, post(pages::session::set_theme))
         .add(GET, "/approve/{service}/{number}/{token}", Proof, get(pages::approvals::show_by_link))
         .add(POST, "/approve/{service}/{number}/{token}/{verb}", Proof, post(pages::approvals::act_by_link))
+}
+
+/// What runners on machines of their own call.
+fn agent_routes(routes: Routes) -> Routes {
+    use Access::{Proof, Runner};
+    let limit = DefaultBodyLimit::max(routes.app.config.bounds.runner_message_bytes_max);
+    routes
+        .add(POST, "/agents/v1/register", Proof, post(agents::register).layer(limit))
+        .add(POST, "/agents/v1/rotate", Runner, post(agents::rotate).layer(limit))
+        .add(POST, "/agents/v1/call", Runner, post(agents::call).layer(limit))
+        // Waits longer than a request may take, and ends when the runner hangs up.
+        .stream(POST, "/agents/v1/lease", Runner, post(agents::lease).layer(limit))
 }
 
 /// The pages of services, runs, releases and rollouts.
@@ -227,6 +240,9 @@ fn delivery_pages(routes: Routes) -> Routes {
 fn people_pages(routes: Routes) -> Routes {
     routes
         .add(GET, "/load", ALL, get(pages::load::show_load))
+        .add(GET, "/runners", ALL, get(pages::runners::show_runners))
+        .add(POST, "/runners/tokens", OPERATOR, post(pages::runners::create_runner_token))
+        .add(POST, "/runners/{runner}/{verb}", OPERATOR, post(pages::runners::steer_runner))
         .add(POST, "/sign-out", ALL, post(pages::session::sign_out))
         .add(GET, "/me", ALL, get(pages::accounts::show_me))
         .add(POST, "/me/tokens", ALL, post(pages::accounts::create_token))
@@ -285,6 +301,20 @@ fn delivery_api(routes: Routes) -> Routes {
         .api(GET, "/api/v1/services/{service}/rollouts", ALL, docs!(rollouts::list_rollouts))
         .api(GET, "/api/v1/services/{service}/rollouts/{number}", ALL, docs!(rollouts::show_rollout))
         .api(POST, "/api/v1/services/{service}/rollouts/{number}/act", MANAGER, docs!(rollouts::steer_rollout))
+}
+
+/// Runners and what waits for them.
+#[rustfmt::skip]
+fn runner_api(routes: Routes) -> Routes {
+    routes
+        .api(GET, "/api/v1/runners", ALL, docs!(runners::list_runners))
+        .api(GET, "/api/v1/waiting-runs", ALL, docs!(runners::list_waiting_runs))
+        .api(POST, "/api/v1/runners/{runner}/drain", OPERATOR, docs!(runners::drain_runner))
+        .api(POST, "/api/v1/runners/{runner}/resume", OPERATOR, docs!(runners::resume_runner))
+        .api(Method::DELETE, "/api/v1/runners/{runner}", OPERATOR, docs!(runners::remove_runner))
+        .api(GET, "/api/v1/runner-tokens", OPERATOR, docs!(runners::list_runner_tokens))
+        .api(POST, "/api/v1/runner-tokens", OPERATOR, docs!(runners::create_runner_token))
+        .api(Method::DELETE, "/api/v1/runner-tokens/{id}", OPERATOR, docs!(runners::delete_runner_token))
 }
 
 /// Sign-in, accounts, tokens, the journal and the server itself.

@@ -20,6 +20,7 @@ mod markup;
 pub mod plot;
 pub mod rollout;
 pub mod run;
+pub mod runners;
 #[cfg(test)]
 mod samples;
 pub mod search;
@@ -122,6 +123,7 @@ pub struct UserBadge {
 pub enum Section {
     Board,
     Services,
+    Runners,
     Secrets,
     Accounts,
     Mailbox,

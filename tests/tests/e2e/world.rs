@@ -146,8 +146,7 @@ impl World {
                 },
             },
             "runner": { "name": runner, "parallel_runs": 2 },
-            // So short that a run of some seconds outlasts it.
-            "bounds": { "retry_max_ms": 2_000, "lease_wait_ms": 3_000, "runner_lost_ms": 8_000 },
+            "bounds": { "retry_max_ms": 2_000, "lease_wait_ms": 3_000, "runner_lost_ms": 20_000 },
         });
         change(&mut settings);
         // JSON is YAML.
@@ -185,6 +184,11 @@ impl World {
     /// The folder in which Windlass runs.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// The name of the embedded runner; names that begin with it are cleared away with the world.
+    pub(crate) fn runner(&self) -> &str {
+        &self.runner
     }
 
     /// The test has come to its good end: nobody needs the server's log.

@@ -25,11 +25,12 @@ use pipelines::{
 
 use super::model;
 use crate::app::{
-    Account, App, AppError, Delivery, DeliveryState, Token,
+    Account, App, AppError, Delivery, DeliveryState, RunnerToken, Token,
     accounts::Caller,
     addresses,
     board::{ServiceRow, Subject, fault_of},
     load::{Over, Queue},
+    runners::{RunnerRow, WaitingRun},
     sessions::SeenSession,
 };
 
@@ -135,14 +136,13 @@ pub(super) fn run(app: &App, run: &Run) -> Result<model::Run, AppError> {
 }
 
 fn run_with(app: &App, run: &Run, reason_why: &Why) -> Result<model::Run, AppError> {
-    let (runner, reason, blamed) = match &run.state {
-        RunState::Held { reason } | RunState::Declined { reason } => (None, Some(reason.clone()), None),
-        RunState::Running { runner } => (Some(runner.to_string()), None, None),
-        RunState::Cancelling { runner } => (Some(runner.to_string()), run.cancel_reason.clone(), None),
-        RunState::Failed { blame: whose, reason } => (None, Some(reason.clone()), Some(blame(*whose))),
-        RunState::Cancelled => (None, run.cancel_reason.clone(), None),
-        RunState::Queued | RunState::Passed | RunState::Succeeded { .. } => (None, None, None),
+    let (reason, blamed) = match &run.state {
+        RunState::Held { reason } | RunState::Declined { reason } => (Some(reason.clone()), None),
+        RunState::Cancelling { .. } | RunState::Cancelled => (run.cancel_reason.clone(), None),
+        RunState::Failed { blame: whose, reason } => (Some(reason.clone()), Some(blame(*whose))),
+        RunState::Queued | RunState::Running { .. } | RunState::Passed | RunState::Succeeded { .. } => (None, None),
     };
+    let runner = run.holder().filter(|_| run.state != RunState::Queued).map(|(runner, _)| runner.to_string());
     let queue = match reason_why {
         Why::RunQueued { position, of } => Some(model::QueuePlace { position: *position, of: *of }),
         _ => None,
@@ -181,6 +181,8 @@ fn run_with(app: &App, run: &Run, reason_why: &Why) -> Result<model::Run, AppErr
             (_, true) => None,
         },
         runner,
+        attempt: run.attempt,
+        lost: run.lost.iter().map(ToString::to_string).collect(),
         queue,
         steps: run.steps.iter().map(step).collect(),
         digest: run.digest().map(ToString::to_string),
@@ -572,5 +574,46 @@ pub(super) fn entry(entry: Entry) -> model::JournalEntry {
         before,
         after,
         detail: entry.detail,
+    }
+}
+
+pub(super) fn runner(row: &RunnerRow) -> model::Runner {
+    let record = &row.record;
+    model::Runner {
+        name: record.name.to_string(),
+        state: record.state.word().to_owned(),
+        embedded: record.embedded,
+        there: row.is_there,
+        heard_at_ms: record.heard_at.0,
+        version: record.about.version.clone(),
+        labels: record.labels().clone().into(),
+        capacity: record.about.capacity,
+        runs: row.runs.iter().map(ToString::to_string).collect(),
+        registered_at_ms: record.registered_at.0,
+        registered_by: record.registered_by.clone(),
+    }
+}
+
+pub(super) fn waiting_run(waiting: &WaitingRun) -> model::WaitingRun {
+    let run = &waiting.run;
+    model::WaitingRun {
+        service: run.id.service.to_string(),
+        number: run.id.number,
+        position: waiting.position,
+        since_ms: run.created_at.0,
+        labels: run.labels.clone().into(),
+        reason: waiting.why.to_string(),
+        lost: run.lost.iter().map(ToString::to_string).collect(),
+    }
+}
+
+pub(super) fn runner_token(id: String, token: &RunnerToken) -> model::RunnerToken {
+    model::RunnerToken {
+        id,
+        label: token.label.clone(),
+        uses_left: token.uses_left,
+        created_at_ms: token.created_at.0,
+        created_by: token.created_by.clone(),
+        expires_at_ms: token.expires_at.0,
     }
 }

@@ -9,6 +9,7 @@ mod log;
 mod release;
 mod rollout;
 mod run;
+mod runner;
 mod secret;
 mod service;
 
@@ -25,6 +26,7 @@ pub use log::{Event, LogHit, LogLine, LogSearch, LogWindow};
 pub use release::{Approval, Change, Claim, Decide, Decision, NextReminder, Release, Rollback, Undelivered};
 pub use rollout::{Check, Judgement, Measured, Rollout, RolloutAct, RolloutVerb, Sample, Share, Stage};
 pub use run::{Cancel, Decline, NewRun, Proposal, ProposedStep, QueuePlace, Run, Step};
+pub use runner::{NewRunnerToken, Runner, RunnerToken, RunnerTokenSecret, WaitingRun};
 pub use secret::{NamedSecret, SecretInput};
 pub use service::{Credential, CredentialKind, Delivery, Diagnostic, Lint, LintReport, Service, ServiceInput};
 
@@ -58,11 +60,15 @@ kinds!(
     Release,
     Rollout,
     Run,
+    Runner,
+    RunnerToken,
+    RunnerTokenSecret,
     Server,
     Service,
     Session,
     Token,
     TokenSecret,
+    WaitingRun,
     Whoami,
 );
 

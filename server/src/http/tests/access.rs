@@ -47,6 +47,8 @@ enum Person {
     Token(Role, String),
     /// A token of an admin that only reads.
     Reader(String),
+    /// A runner with its credential.
+    Runner(String),
     /// A token that was good.
     OldToken(&'static str, String),
     Session(Role),
@@ -59,6 +61,9 @@ impl Person {
         let needed = Role::ALL.into_iter().find(|role| role.word() == who);
         match self {
             Self::OldToken(..) => Verdict::BadToken,
+            Self::Runner(_) if who == "runner" => Verdict::Passed,
+            _ if who == "runner" => Verdict::SignIn,
+            Self::Runner(_) if needed.is_some() => Verdict::SignIn,
             Self::Stranger | Self::OldSession(..) if needed.is_some() => Verdict::SignIn,
             Self::Token(role, _) | Self::Session(role) if needed.is_some_and(|needed| *role < needed) => Verdict::Role,
             Self::Reader(_) if needed.is_some() && changes => Verdict::ReadsOnly,
@@ -71,6 +76,7 @@ impl Person {
             Self::Stranger => "a stranger".into(),
             Self::Token(role, _) => format!("{} by token", role.word()),
             Self::Reader(_) => "a token that only reads".into(),
+            Self::Runner(_) => "a runner".into(),
             Self::OldToken(which, _) => format!("a token, {which}"),
             Self::Session(role) => format!("{} by session", role.word()),
             Self::OldSession(which, _) => format!("a session, {which}"),
@@ -79,7 +85,7 @@ impl Person {
 
     fn token(&self) -> Option<&str> {
         match self {
-            Self::Token(_, token) | Self::Reader(token) | Self::OldToken(_, token) => Some(token),
+            Self::Token(_, token) | Self::Reader(token) | Self::Runner(token) | Self::OldToken(_, token) => Some(token),
             _ => None,
         }
     }
@@ -120,6 +126,7 @@ async fn people(stage: &Stage) -> Vec<Person> {
     let mut people = vec![
         Person::Stranger,
         Person::Reader(token(&admin, true, None).await),
+        Person::Runner(stage.registered_runner("box-1").await.expose().to_owned()),
         Person::OldToken("expired", late),
         Person::OldToken("revoked", revoked),
         Person::OldToken("of a locked account", left_token),
@@ -275,8 +282,9 @@ async fn a_route_without_its_guard_or_without_a_line_is_found() {
     };
     let stage = small_stage();
     let (wrong, sent) = differences(&stage, open(&stage.app), &page("| `/x` | GET | operator |\n")).await;
-    // Whoever should have been turned away: strangers, old sessions, and the three roles below, by token and by session.
-    assert_eq!(wrong.len(), 1 + 4 + 2 * 3, "of {sent}: {wrong:#?}");
+    // Whoever should have been turned away: strangers, runners, old sessions, and the three roles below, by token and by
+    // session.
+    assert_eq!(wrong.len(), 2 + 4 + 2 * 3, "of {sent}: {wrong:#?}");
     let stage = small_stage();
     let (wrong, _) = differences(&stage, open(&stage.app), &page("")).await;
     assert_eq!(wrong, ["GET /x is not in docs/access.md"]);

@@ -11,6 +11,8 @@ pub const NEW_SERVICE: &str = "/services/new";
 pub const NEEDS_YOU: &str = "/needs-you";
 /// Search over services, runs, commits and digests (`?q=`).
 pub const SEARCH: &str = "/search";
+/// The queue and the runners.
+pub const RUNNERS: &str = "/runners";
 /// Sign in (GET form, POST).
 pub const SIGN_IN: &str = "/sign-in";
 /// Sign out (POST).
@@ -106,6 +108,11 @@ pub fn approval_by_link(service: &str, build: u64, token: &str) -> String {
 /// A rollout; rollouts are numbered per service.
 pub fn rollout(service: &str, number: u64) -> String {
     format!("/services/{service}/rollouts/{number}")
+}
+
+/// A runner's verb: `drain`, `resume`, `remove` (POST).
+pub fn runner_verb(name: &str, verb: &str) -> String {
+    format!("{RUNNERS}/{name}/{verb}")
 }
 
 /// A mail of the folder.

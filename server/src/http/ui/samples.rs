@@ -94,6 +94,7 @@ pub(super) fn pages(lang: Lang) -> Vec<(String, Written)> {
         (s("service-new"), services::form_with_problems().render(&ctx)),
         (s("registered"), services::registered().render(&ctx)),
         (s("sign-in"), services::sign_in().render(&visitor)),
+        (s("runners"), runs::runners().render(&ctx)),
         (s("accounts"), services::accounts().render(&ctx)),
         (s("secrets"), services::secrets().render(&ctx)),
         (s("secrets-shared"), services::shared_secrets().render(&ctx)),

@@ -42,8 +42,14 @@ pub struct Run {
     pub finished_at_ms: Option<u64>,
     /// How long runs of this service usually take, in milliseconds.
     pub usual_ms: Option<u64>,
-    /// Which runner has it.
+    /// Which runner has it, or had it last.
     pub runner: Option<String>,
+    /// How often a runner has taken it. The log of a step in an earlier attempt is that of `STEP+ATTEMPT`.
+    #[serde(default)]
+    pub attempt: u32,
+    /// Runners that were lost with it.
+    #[serde(default)]
+    pub lost: Vec<String>,
     /// Its place among the runs that wait.
     pub queue: Option<QueuePlace>,
     /// The steps, in their order.

@@ -3,6 +3,7 @@
 use super::super::ansi::Painter;
 use super::super::log::{LineId, LogGroup, LogHit, LogLine, LogSearch, LogView};
 use super::super::run::{FileProblem, RunState, RunView, StepState, StepView, Trigger};
+use super::super::runners::{RunLink, RunnerLine, RunnerState, RunnersView, WaitingLine};
 use super::super::why::{Answer, Party, Phase, Why};
 use super::super::{Disabled, Press};
 use super::{DIGEST, MINUTE, NOW, s};
@@ -175,4 +176,49 @@ pub(super) fn other_states() -> Vec<(&'static str, RunView)> {
         suggestion: Some(s("branches: [main]")),
     }];
     vec![("queued", queued), ("running", running), ("passed", passed), ("fault", fault), ("invalid", invalid)]
+}
+
+/// A queue with a run that no runner can take, and runners of every state.
+pub(super) fn runners() -> RunnersView {
+    let run = |service: &str, number| RunLink { service: s(service), number };
+    let line = |name: &str, state, embedded| RunnerLine {
+        name: s(name),
+        embedded,
+        state,
+        heard_at_ms: NOW - 4_000,
+        labels: s("arch=amd64, os=linux"),
+        capacity: 2,
+        version: s("0.1.0"),
+        runs: vec![run("checkout", 412)],
+        steer: ("drain", Press::to("/runners/x/drain")),
+        remove: (!embedded).then(|| Press::to("/runners/x/remove")),
+    };
+    RunnersView {
+        waiting: vec![
+            WaitingLine {
+                run: run("payments", 88),
+                position: 1,
+                since_ms: NOW - 90_000,
+                why: Why::Queued { position: 1, of: 2, behind: None },
+                lost: vec![s("box-3")],
+            },
+            WaitingLine {
+                run: run("vision", 9),
+                position: 2,
+                since_ms: NOW - 600_000,
+                why: Why::NoRunner { labels: s("gpu=true") },
+                lost: Vec::new(),
+            },
+        ],
+        waiting_in_all: 2,
+        runners: vec![
+            line("box-1", RunnerState::Active, false),
+            line("box-2", RunnerState::Draining, false),
+            line("box-3", RunnerState::Silent, false),
+            line("embedded", RunnerState::Active, true),
+        ],
+        can_register: true,
+        new_token: None,
+        server_url: s("https://windlass.example.com"),
+    }
 }
