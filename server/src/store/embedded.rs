@@ -1,6 +1,7 @@
 //! The [`Store`] on an embedded engine: which noun lies in which table under which key, and which records one change
 //! writes together. Values are JSON in a versioned envelope. Not here: files and flushes (`engine`).
 
+mod forget;
 mod generations;
 mod runners;
 mod secrets;
@@ -29,7 +30,7 @@ use super::{
     Account, CommitTimes, Delivery, DeliveryId, DeliveryState, EffectsChanged, Forget, NamedSecret, NewDelivery,
     NewEntry, Page, Recorded, RunnerRecord, RunnerToken, SealedAnew, SealedSecrets, SecretScope, SecretUse, SeenRef,
     Session, Store, StoreError, Stored, Token, TrainChange,
-    engine::{Batch, Direction, Engine, EngineError, KeyRange, Table},
+    engine::{Batch, Direction, Engine, KeyRange, Table},
     tables::{
         ACCOUNTS, APPROVALS, DELIVERIES, DELIVERIES_BY_FORGE_ID, DELIVERIES_BY_SERVICE, EFFECTS, IMAGES, JOURNAL,
         JOURNAL_BY_SERVICE, REFS, RELEASES, ROLLOUTS, RUNNER_TOKENS, RUNS, SECRETS, SERVICES, SESSIONS, TOKENS, TRAINS,
@@ -372,38 +373,6 @@ impl EmbeddedStore {
         records.iter().map(|(key, bytes)| Ok((name(key), unpack(table, bytes)?))).collect()
     }
 
-    fn forget_batch(&self, forget: &Forget) -> Result<Batch, StoreError> {
-        let Forget { service, runs, rollouts, images, deliveries } = forget;
-        let mut batch = Batch::new();
-        batch.count(self.generations.of(service));
-        for inputs in images {
-            let key = under(service, inputs.as_str().as_bytes());
-            let known = self.get::<(RunId, Digest)>(IMAGES, &key)?;
-            // With runs: those of these runs. Alone: whichever run built it.
-            if known.is_some_and(|(run, _)| runs.is_empty() || runs.contains(&run.number)) {
-                batch.delete(IMAGES, key);
-            }
-        }
-        for number in runs {
-            for table in [RUNS, RELEASES, APPROVALS] {
-                batch.delete(table, numbered(service, *number));
-            }
-        }
-        for number in rollouts {
-            batch.delete(ROLLOUTS, numbered(service, *number));
-        }
-        for id in deliveries {
-            let Some(delivery) = self.delivery(*id)? else { continue };
-            let forge_key = under(service, format!("{}\0{}", delivery.forge, delivery.forge_id).as_bytes());
-            if self.get::<DeliveryId>(DELIVERIES_BY_FORGE_ID, &forge_key)? == Some(*id) {
-                batch.delete(DELIVERIES_BY_FORGE_ID, forge_key);
-            }
-            batch.delete(DELIVERIES_BY_SERVICE, under(service, &id.to_be_bytes()));
-            batch.delete(DELIVERIES, id.to_be_bytes());
-        }
-        Ok(batch)
-    }
-
     fn put_with_entry<T: Serialize>(&self, table: Table, key: &str, record: &T, entry: NewEntry) -> Stored<()> {
         let mut batch = Batch::new();
         let made = Self::put(&mut batch, table, key.as_bytes(), record)
@@ -688,19 +657,11 @@ impl Store for EmbeddedStore {
     }
 
     fn runner_register(&self, digest: &str, token: &RunnerToken, runner: &RunnerRecord, entry: NewEntry) -> Stored<()> {
-        let sent = self.send(self.runner_registration(digest, token, runner, entry));
-        Box::pin(async move {
-            match sent.await {
-                Err(StoreError::Engine(EngineError::Conflict { .. })) => {
-                    Err(StoreError::Exists("a runner of this token".into()))
-                }
-                answer => answer,
-            }
-        })
+        self.register_runner(digest, token, runner, entry)
     }
 
     fn runner_tokens(&self) -> Result<Vec<(String, RunnerToken)>, StoreError> {
-        self.registration_tokens()
+        self.by_name(RUNNER_TOKENS)
     }
 
     fn runner_token_put(&self, digest: &str, token: &RunnerToken, entry: NewEntry) -> Stored<()> {

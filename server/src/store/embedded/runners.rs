@@ -4,10 +4,10 @@ use pipelines::ids::RunnerName;
 
 use super::{
     super::{
-        engine::{Batch, Direction, KeyRange},
+        engine::{Batch, Direction, EngineError, KeyRange},
         tables::{RUNNER_TOKENS, RUNNERS},
     },
-    EmbeddedStore, LIST_MAX, NewEntry, RunnerRecord, RunnerToken, StoreError, pack, unpack,
+    EmbeddedStore, LIST_MAX, NewEntry, RunnerRecord, RunnerToken, StoreError, Stored, pack,
 };
 
 type Change = Result<(Batch, ()), StoreError>;
@@ -30,14 +30,26 @@ impl EmbeddedStore {
         Ok((batch, ()))
     }
 
-    /// Fails with a conflict where the token changed since it was read: two that show it at once do not both register.
-    pub(super) fn runner_registration(
+    pub(super) fn register_runner(
         &self,
         digest: &str,
         token: &RunnerToken,
         runner: &RunnerRecord,
         entry: NewEntry,
-    ) -> Change {
+    ) -> Stored<()> {
+        let sent = self.send(self.runner_registration(digest, token, runner, entry));
+        Box::pin(async move {
+            match sent.await {
+                Err(StoreError::Engine(EngineError::Conflict { .. })) => {
+                    Err(StoreError::Exists("a runner of this token".into()))
+                }
+                answer => answer,
+            }
+        })
+    }
+
+    /// Fails with a conflict where the token changed since it was read: two that show it at once do not both register.
+    fn runner_registration(&self, digest: &str, token: &RunnerToken, runner: &RunnerRecord, entry: NewEntry) -> Change {
         let mut batch = Batch::new();
         batch.expect(RUNNER_TOKENS, digest, pack(RUNNER_TOKENS, token)?);
         let left = RunnerToken { uses_left: token.uses_left.saturating_sub(1), ..token.clone() };
@@ -49,12 +61,6 @@ impl EmbeddedStore {
         Self::put(&mut batch, RUNNERS, runner.name.as_str().as_bytes(), runner)?;
         self.add_entry(&mut batch, None, entry)?;
         Ok((batch, ()))
-    }
-
-    pub(super) fn registration_tokens(&self) -> Result<Vec<(String, RunnerToken)>, StoreError> {
-        let records = self.engine.scan(RUNNER_TOKENS, &KeyRange::all(), Direction::Forward, LIST_MAX)?;
-        let name = |key: &[u8]| String::from_utf8_lossy(key).into_owned();
-        records.iter().map(|(key, bytes)| Ok((name(key), unpack(RUNNER_TOKENS, bytes)?))).collect()
     }
 
     pub(super) fn registration_token_delete(&self, digest: &str, entry: NewEntry) -> Change {
