@@ -35,8 +35,8 @@ fn pages(developer: &Developer) -> Vec<(&'static str, String, &'static str)> {
         ("needs-you", "/needs-you".to_owned(), "shop"),
         ("search", "/search?q=shop".to_owned(), "shop"),
         ("accounts", "/accounts".to_owned(), "admin"),
-        ("me", "/me".to_owned(), "/me/tokens"),
-        ("sessions", "/me#h-s".to_owned(), "Chrome"),
+        // Its sessions name the browser that looks.
+        ("me", "/me".to_owned(), "Chrome"),
         ("secrets", format!("{shop}/secrets"), "DEPLOY_KEY"),
         ("secrets-shared", "/secrets".to_owned(), "REGISTRY_MIRROR"),
         ("run-held", format!("/services/stranger/runs/{}", developer.held_run), STRANGERS_TITLE),
