@@ -13,6 +13,7 @@ pub mod journal;
 pub mod keys;
 pub mod load;
 pub mod log;
+pub mod log_tail;
 pub mod metrics;
 mod observed;
 pub mod queue;
@@ -27,13 +28,14 @@ pub mod secrets;
 pub mod services;
 pub mod sessions;
 pub mod signals;
+pub mod support;
 pub mod throttle;
 pub mod trains;
 pub mod waiting;
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -187,6 +189,7 @@ pub struct App {
     board_known: board::Known,
     looks: health::Looks,
     metrics: metrics::Metrics,
+    log_tail: OnceLock<Arc<log_tail::LogTail>>,
     work_for_runners: Notify,
     locks: Mutex<HashMap<ServiceName, Arc<tokio::sync::Mutex<()>>>>,
     promotions: Mutex<HashMap<ReleaseId, (u64, u64)>>,
@@ -232,6 +235,7 @@ impl App {
             board_known: board::Known::default(),
             looks: health::Looks::default(),
             metrics: metrics::Metrics::default(),
+            log_tail: OnceLock::new(),
             work_for_runners: Notify::new(),
             locks,
             promotions: Mutex::default(),
@@ -269,6 +273,13 @@ impl App {
     #[must_use]
     pub fn keys(&self) -> &Keys {
         &self.keys
+    }
+
+    /// Says where the last lines of the log are. Once.
+    pub fn logs_into(&self, tail: Arc<log_tail::LogTail>) {
+        tail.bound(self.config.bounds.log_tail_bytes);
+        // A second one is a mistake of who builds the server, and the first stays good.
+        let _ = self.log_tail.set(tail);
     }
 
     /// What the server counts of itself.

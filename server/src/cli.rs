@@ -27,18 +27,22 @@ mod secret;
 mod service;
 mod sse;
 mod status;
+mod support;
 
 use std::{
     path::PathBuf,
     process::ExitCode,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use jiff::tz::TimeZone;
 use pipelines::effect::EffectKind;
 use serde_json::json;
-use server::gateway::{self, GatewayOptions};
+use server::{
+    app::log_tail::LogTail,
+    gateway::{self, GatewayOptions},
+};
 
 use crate::demo;
 
@@ -62,8 +66,20 @@ struct Arguments {
     /// Certificate authority (PEM file) to trust besides the system's
     #[arg(long, env = "WINDLASS_CA_FILE", value_name = "FILE", global = true)]
     ca_file: Option<PathBuf>,
+    /// How the log of a server is written to standard error
+    #[arg(long, env = "WINDLASS_LOG_FORMAT", value_enum, default_value = "text", global = true)]
+    log_format: LogFormat,
     #[command(subcommand)]
     command: Command,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum LogFormat {
+    /// For people
+    Text,
+    /// For programs: one JSON object per line, with the request's id
+    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -123,6 +139,7 @@ enum Command {
     Account(account::Arguments),
     Backup(backup::Arguments),
     Restore(backup::RestoreArguments),
+    SupportBundle(support::Arguments),
     Token(account::TokenArguments),
     Session(account::SessionArguments),
     Secret(secret::Arguments),
@@ -168,11 +185,11 @@ impl Context {
 
 /// Reads the command line and does what it says.
 pub(crate) async fn main() -> ExitCode {
-    let Arguments { output, url, ca_file, command } = Arguments::parse();
+    let Arguments { output, url, ca_file, log_format, command } = Arguments::parse();
     let is_server = command.is_server();
-    log_to_standard_error(is_server);
+    let tail = log_to_standard_error(is_server, log_format);
     if is_server {
-        return match serve(command, output).await {
+        return match serve(command, output, tail).await {
             Ok(exit) => exit.into(),
             Err(error) => {
                 eprintln!("windlass: failed to {error:#}");
@@ -196,9 +213,9 @@ impl Command {
     }
 }
 
-async fn serve(command: Command, output: Format) -> anyhow::Result<Exit> {
+async fn serve(command: Command, output: Format, tail: Arc<LogTail>) -> anyhow::Result<Exit> {
     match command {
-        Command::Serve { config } => crate::serve::serve(&config).await?,
+        Command::Serve { config } => crate::serve::serve(&config, tail).await?,
         Command::Gateway { folder } => gateway::run(GatewayOptions { folder }).await?,
         Command::Demo { folder, unattended } => {
             let options = demo::DemoOptions { folder, unattended, json: output == Format::Json };
@@ -213,14 +230,27 @@ async fn serve(command: Command, output: Format) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// A server logs what it does; a verb only when asked to.
-fn log_to_standard_error(is_server: bool) {
-    use tracing_subscriber::EnvFilter;
+/// A server logs what it does, and keeps the last lines; a verb only when asked to. `WINDLASS_LOG` says what, in the words of
+/// `RUST_LOG`: `info,server::driver=debug`.
+fn log_to_standard_error(is_server: bool, format: LogFormat) -> Arc<LogTail> {
+    use tracing_subscriber::{EnvFilter, Layer as _, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
     let default = || EnvFilter::new(if is_server { "info" } else { "off" });
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(EnvFilter::try_from_env("WINDLASS_LOG").unwrap_or_else(|_| default()))
+    let tail = Arc::new(LogTail::default());
+    let lines = match format {
+        LogFormat::Text => fmt::layer().with_writer(std::io::stderr).boxed(),
+        LogFormat::Json => {
+            fmt::layer().json().flatten_event(true).with_span_list(false).with_writer(std::io::stderr).boxed()
+        }
+    };
+    // Of a layer of its own: spans keep their fields per kind of writing, so the colours of the other are not in it.
+    let kept =
+        is_server.then(|| fmt::layer().json().flatten_event(true).with_span_list(false).with_writer(Arc::clone(&tail)));
+    tracing_subscriber::registry()
+        .with(EnvFilter::try_from_env("WINDLASS_LOG").unwrap_or_else(|_| default()))
+        .with(lines)
+        .with(kept)
         .init();
+    tail
 }
 
 /// Does what a verb says until it is done or interrupted.
@@ -271,6 +301,7 @@ async fn act(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Account(arguments) => account::run(context, &arguments).await,
         Command::Backup(arguments) => backup::run(context, &arguments).await,
         Command::Restore(arguments) => backup::restore(context, &arguments).await,
+        Command::SupportBundle(arguments) => support::run(context, &arguments).await,
         Command::Token(arguments) => account::token(context, &arguments).await,
         Command::Session(arguments) => account::session(context, &arguments).await,
         Command::Secret(arguments) => secret::run(context, &arguments).await,

@@ -477,6 +477,8 @@ pub struct Bounds {
     pub runner_token_life_ms: u64,
     /// Memory for the store's cache, in bytes.
     pub store_cache_bytes: usize,
+    /// Bytes of the server's own log that are kept in memory for the support bundle.
+    pub log_tail_bytes: usize,
     /// Bytes under the state folder that are kept for finishing what has begun; with less free, nothing new begins.
     pub disk_free_bytes_min: u64,
 }
@@ -536,6 +538,7 @@ impl Default for Bounds {
             runner_leases_per_minute_max: 600,
             runner_token_life_ms: 3_600_000,
             store_cache_bytes: 16 << 20,
+            log_tail_bytes: 256 << 10,
             disk_free_bytes_min: 256 << 20,
         }
     }

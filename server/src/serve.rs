@@ -12,6 +12,7 @@ use server::{
         App,
         accounts::FIRST_ADMIN,
         keys::{KEY_VARIABLE, Keys},
+        log_tail::LogTail,
         system_clock,
     },
     config::Config,
@@ -42,7 +43,7 @@ impl RunnerLink for InMemory {
 }
 
 /// Serves until SIGTERM or Ctrl-C.
-pub(crate) async fn serve(config_path: &Path) -> anyhow::Result<()> {
+pub(crate) async fn serve(config_path: &Path, tail: Arc<LogTail>) -> anyhow::Result<()> {
     let config = Config::load(config_path)?;
     gateway::raise_descriptors();
     let shutdown = CancellationToken::new();
@@ -51,7 +52,7 @@ pub(crate) async fn serve(config_path: &Path) -> anyhow::Result<()> {
         wait_for_signal().await;
         ending.cancel();
     });
-    run(config, shutdown).await
+    run(config, tail, shutdown).await
 }
 
 /// Waits for SIGTERM or Ctrl-C.
@@ -65,7 +66,7 @@ pub(crate) async fn wait_for_signal() {
 }
 
 /// Serves until `shutdown`.
-async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+async fn run(config: Config, tail: Arc<LogTail>, shutdown: CancellationToken) -> anyhow::Result<()> {
     let state = config.state_dir.clone();
     private_folder(&state).with_context(|| format!("failed to make the state folder {}", state.display()))?;
     let keys = load_key(&state)?;
@@ -81,6 +82,7 @@ async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> 
         .await
         .with_context(|| format!("failed to listen on {}; is another windlass running?", config.listen))?;
     let app = Arc::new(App::new(config, store, logs, keys, system_clock())?);
+    app.logs_into(tail);
     first_start(&app).await?;
 
     let drivers = Arc::new(Drivers::new(Arc::clone(&app), Arc::new(TemplateLetters))?);

@@ -157,6 +157,11 @@ impl App {
     }
 
     /// Hands a run the secrets that it asks for, as far as they exist and it may have them.
+    /// The value of a secret, to look for it where it must not be; none where it does not open.
+    pub(super) fn secret_value(&self, secret: &NamedSecret) -> Option<Secret> {
+        self.keys.open(&place(&secret.scope, &secret.services, &secret.name), &secret.sealed).ok()
+    }
+
     pub(super) async fn agent_secrets(
         &self,
         runner: &RunnerName,

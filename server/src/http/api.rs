@@ -17,6 +17,7 @@ pub mod runs;
 pub mod secrets;
 pub mod server;
 pub mod services;
+pub mod support;
 #[cfg(test)]
 mod tests;
 

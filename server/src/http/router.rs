@@ -17,7 +17,10 @@ use utoipa_axum::{router::UtoipaMethodRouter, routes as docs};
 use super::{
     access::{Access, admit, identify, is_https},
     agents,
-    api::{accounts, backup, board, load, login, logs, releases, rollouts, runners, runs, secrets, server, services},
+    api::{
+        accounts, backup, board, load, login, logs, releases, rollouts, runners, runs, secrets, server, services,
+        support,
+    },
     events, metrics, openapi, pages,
     problem::Problem,
     remote::locate,
@@ -336,6 +339,7 @@ fn people_api(routes: Routes) -> Routes {
         .api(GET, "/api/v1/health", ALL, docs!(server::show_health))
         .api(GET, "/api/v1/load", ALL, docs!(load::list_queues))
         .api(GET, "/api/v1/queue", ALL, docs!(server::list_queue))
+        .api(POST, "/api/v1/support-bundle", OPERATOR, docs!(support::make_support_bundle))
         .api_stream(Method::POST, "/api/v1/backup", Access::Role(Role::Operator), docs!(backup::make_backup))
 }
 
