@@ -66,6 +66,8 @@ enum End {
 enum Halt {
     /// It failed. The reason is one sentence for the page, the details are lines for the log.
     Failed { blame: Blame, reason: String, details: String },
+    /// The engine went away in the middle, and may be back in a moment.
+    EngineAway { reason: String },
     /// It was stopped, or is not ours any more.
     Stopped,
     /// It asks for labels that this runner does not have.
@@ -94,6 +96,9 @@ impl Halt {
 
     fn docker(error: &DockerError) -> Self {
         let reason = format!("failed to {}", chain(error));
+        if error.is_engine_away() {
+            return Self::EngineAway { reason };
+        }
         if error.is_infrastructure() { Self::infrastructure(reason) } else { Self::code(reason) }
     }
 
@@ -106,6 +111,9 @@ impl Halt {
         match self {
             Self::Failed { blame, reason, .. } => {
                 StepOutcome::Failed { blame: *blame, exit_code: None, reason: reason.clone() }
+            }
+            Self::EngineAway { reason } => {
+                StepOutcome::Failed { blame: Blame::Infrastructure, exit_code: None, reason: reason.clone() }
             }
             Self::Stopped | Self::Unfit(_) => StepOutcome::Cancelled,
         }
@@ -141,6 +149,9 @@ pub(crate) async fn execute<L: RunnerLink + 'static>(job: Job, link: &RunLink<L>
 
 /// Words of the container that empties a workspace; nobody reads them.
 const TIDY_OUTPUT: usize = 64;
+/// How long an engine that went away is waited for, and the pause between two looks.
+const ENGINE_PATIENCE: Duration = Duration::from_secs(60);
+const ENGINE_PAUSE: Duration = Duration::from_millis(250);
 /// How long the stations may take to leave a run that is not ours any more.
 const LOST_GRACE: Duration = Duration::from_secs(30);
 
@@ -257,11 +268,15 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
                 Report::Failed { blame, reason: self.masks().mask(&reason) }
             }
             (Err(Halt::Unfit(labels)), None) => Report::Unfit { labels },
+            (Err(Halt::EngineAway { reason }), None) => {
+                Report::Failed { blame: Blame::Infrastructure, reason: self.masks().mask(&reason) }
+            }
             (Err(Halt::Stopped), None) => Report::Cancelled,
         }
     }
 
     async fn clean_up(&self) {
+        self.engine_back().await;
         let labels = self.labels();
         let mut image = None;
         match self.engine.list(&labels).await {
@@ -346,6 +361,31 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
             ..RegistryConfig::new(endpoint)
         };
         RegistryClient::new(config).map_err(|error| settings(error.to_string()))
+    }
+
+    /// Waits for the engine for a while; whether it answers.
+    async fn engine_back(&self) -> bool {
+        let back = async {
+            while self.engine.ping().await.is_err() {
+                tokio::time::sleep(ENGINE_PAUSE).await;
+            }
+        };
+        tokio::time::timeout(ENGINE_PATIENCE, back).await.is_ok()
+    }
+
+    /// Whether a station whose engine went away is to be worked at again, now that it is back; `left` are the tries.
+    async fn once_more<T>(&self, result: &Result<T, Halt>, left: &mut u32, log: &mut station::Station<'_, L>) -> bool {
+        let Err(Halt::EngineAway { reason }) = result else { return false };
+        *left = left.saturating_sub(1);
+        if *left == 0 {
+            return false;
+        }
+        log.log.finish().await;
+        log.say(&format!("{reason}; it is waited for")).await;
+        tokio::select! {
+            back = self.engine_back() => back,
+            () = self.link.control.stop.cancelled() => false,
+        }
     }
 
     /// Tries what may succeed the next time; says so in between.

@@ -52,7 +52,13 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
             return Ok(built);
         }
         let mut station = Station::begin(self, IMAGE, Numbering::Append).await;
-        let result = self.build_in(definition, base, inputs, commit, &mut station).await;
+        let mut left = self.shared.config.attempts;
+        let result = loop {
+            let result = self.build_in(definition, base, inputs, commit, &mut station).await;
+            if !self.once_more(&result, &mut left, &mut station).await {
+                break result;
+            }
+        };
         let built = station.end(result).await?;
         self.folder.take_note(BUILT_NOTE, &built.image_id).map_err(|error| Halt::io("keep a note", &error))?;
         Ok(built)

@@ -39,11 +39,17 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
             return Ok(pushed);
         }
         let mut station = Station::begin(self, PUSH, Numbering::Append).await;
+        let mut left = self.shared.config.attempts;
         let result = loop {
             // A server that was not heard of for long may have given the run to somebody else.
             self.link.confirm().await;
             tokio::select! {
-                digest = self.push_in(built, &mut station) => break digest,
+                digest = self.push_in(built, &mut station) => {
+                    if !self.once_more(&digest, &mut left, &mut station).await {
+                        break digest;
+                    }
+                    continue;
+                }
                 () = self.link.control.stop.cancelled() => break Err(Halt::Stopped),
                 () = self.link.unsure() => {}
             }

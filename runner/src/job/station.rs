@@ -39,6 +39,7 @@ impl<'a, L: RunnerLink + 'static> Station<'a, L> {
                         self.say(details).await;
                         self.say(reason).await;
                     }
+                    Halt::EngineAway { reason } => self.say(reason).await,
                     Halt::Stopped => self.say("stopped").await,
                     // Told where it is found out, behind the station.
                     Halt::Unfit(_) => {}

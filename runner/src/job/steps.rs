@@ -19,6 +19,7 @@ use super::station::Station;
 use super::{Halt, Work, is_transient, network_name};
 use crate::disk::{Usage, usage};
 use crate::log::{Numbering, now};
+use crate::safeguard::is_left_out;
 
 /// Where the workspace is inside of every step.
 pub(super) const WORKSPACE: &str = "/windlass/workspace";
@@ -123,12 +124,22 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
 
     async fn run_one(&self, step: &Step, given: &Given, commit: &CommitInfo) -> StepOutcome {
         let image = self.mirrored(step.image.as_str());
-        let mut station = Station::begin(self, step.name.as_str(), Numbering::Replay).await;
-        // After a restart the same lines are read again from the container: nothing may be said here that depends on
-        // the moment.
-        station.say(&format!("image {image}")).await;
         let full = OnceLock::new();
-        let result = self.run_container(step, &image, given, commit, &full, &mut station).await;
+        let mut left = self.shared.config.attempts;
+        let (mut station, result) = loop {
+            let mut station = Station::begin(self, step.name.as_str(), Numbering::Replay).await;
+            // After a restart the same lines are read again from the container: nothing may be said here that depends
+            // on the moment.
+            station.say(&format!("image {image}")).await;
+            let result = self.run_container(step, &image, given, commit, &full, &mut station).await;
+            let is_away = matches!(&result, Err(Stop::Docker(error)) if error.is_engine_away());
+            let may_wait = is_away && left > 1 && !self.link.control.stop.is_cancelled();
+            if !may_wait || !self.engine_back().await {
+                break (station, result);
+            }
+            // Taken up as after a restart: the container is found by its name.
+            left -= 1;
+        };
         station.log.finish().await;
         let (outcome, at) = match result {
             Err(Stop::Refused(halt)) => (halt.outcome(), now()),
@@ -155,6 +166,9 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
         station: &mut Station<'_, L>,
     ) -> Result<StepEnd, Stop> {
         let mut spec = self.container(step, image, commit);
+        if is_left_out("adopt") {
+            self.engine.remove(&spec.name).await?;
+        }
         if self.engine.container_state(&spec.name).await?.is_none() {
             spec.env.extend(given.environment(step).map_err(Stop::Refused)?);
             let auth = self.auth(image);

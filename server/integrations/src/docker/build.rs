@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use tokio::sync::mpsc;
 
+use super::error::HUNG_UP;
 use super::image::{check_reference, credentials};
 use super::{DockerError, Engine, Limits, RegistryAuth};
 
@@ -118,7 +119,7 @@ impl Engine {
         // The engine ends the stream in silence when it is shut down in the middle of a build.
         id.map(|id| BuiltImage { id }).ok_or_else(|| DockerError::Engine {
             action: "build the image",
-            message: "it hung up before the image was done".to_owned(),
+            message: format!("{HUNG_UP} before the image was done"),
         })
     }
 }

@@ -103,6 +103,9 @@ pub enum DockerError {
     },
 }
 
+/// How the message begins when an answer of the engine ends in the middle.
+pub(super) const HUNG_UP: &str = "it hung up";
+
 impl DockerError {
     /// Whether the infrastructure is to blame, and a later try with the same input may succeed. The opposite is a
     /// failure of the user's files: the Dockerfile, the name of an image, the commands of a step.
@@ -121,6 +124,15 @@ impl DockerError {
             | Self::NoSpace { .. }
             | Self::ReceiverGone
             | Self::Engine { .. } => true,
+        }
+    }
+
+    /// Whether the engine itself went away, so that the same may succeed when it is back.
+    pub fn is_engine_away(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Engine { message, .. } => message.starts_with(HUNG_UP),
+            _ => false,
         }
     }
 
