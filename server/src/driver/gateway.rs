@@ -3,7 +3,10 @@
 use std::{process::Stdio, sync::Arc, time::Duration};
 
 use pipelines::ids::{Environment, ReleaseId};
-use tokio::process::{Child, Command};
+use tokio::{
+    process::{Child, Command},
+    sync::Notify,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{Drivers, TryAgain, deploy::Started, traffic::gateway_folder};
@@ -56,37 +59,55 @@ impl Drivers {
     /// Watches the gateway and compares the world with what is wanted, until `shutdown`. The gateway outlives this
     /// server: it goes on with its last table.
     pub async fn watch(self: Arc<Self>, shutdown: CancellationToken) {
-        let mut watch = tokio::time::interval(WATCH_EVERY);
-        let mut reconcile = tokio::time::interval(RECONCILE_EVERY);
+        let started = Notify::new();
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            // Apart from each other: an engine that does not answer must not keep a dead gateway dead.
+            () = self.watch_gateway(&started), if self.app.config.gateway.supervise => {}
+            () = self.watch_world(&started) => {}
+        }
+    }
+
+    /// Starts the gateway when it is not there, and again as soon as it ends.
+    async fn watch_gateway(&self, started: &Notify) {
         let mut child: Option<Child> = None;
         loop {
+            if let Some(running) = &mut child {
+                // Takes the exit status, so that no dead process is left behind.
+                let _ = running.try_wait();
+            }
+            match self.ensure_gateway().await {
+                Ok(None) => {}
+                Ok(new) => {
+                    child = new;
+                    started.notify_one();
+                }
+                Err(TryAgain(error)) => tracing::error!(error, "there is no gateway"),
+            }
+            // One that hangs is found by asking, one that ends at once.
+            let pause = tokio::time::sleep(WATCH_EVERY);
+            tokio::pin!(pause);
             tokio::select! {
-                () = shutdown.cancelled() => return,
-                _ = watch.tick() => {
-                    if let Some(running) = &mut child {
-                        // Takes the exit status, so that no dead process is left behind.
-                        let _ = running.try_wait();
-                    }
-                    if !self.app.config.gateway.supervise {
-                        continue;
-                    }
-                    match self.ensure_gateway().await {
-                        Ok(None) => {}
-                        Ok(started) => {
-                            child = started;
-                            self.reconcile_and_tell().await;
-                        }
-                        Err(TryAgain(error)) => tracing::error!(error, "there is no gateway"),
+                () = &mut pause => {}
+                found = self.traffic.client().ended() => {
+                    if found.is_err() {
+                        pause.await;
                     }
                 }
-                _ = reconcile.tick() => self.reconcile_and_tell().await,
             }
         }
     }
 
-    async fn reconcile_and_tell(&self) {
-        if let Err(TryAgain(error)) = self.reconcile().await {
-            tracing::warn!(error, "the world could not be compared with what is wanted");
+    async fn watch_world(&self, started: &Notify) {
+        let mut reconcile = tokio::time::interval(RECONCILE_EVERY);
+        loop {
+            tokio::select! {
+                _ = reconcile.tick() => {}
+                () = started.notified() => {}
+            }
+            if let Err(TryAgain(error)) = self.reconcile().await {
+                tracing::warn!(error, "the world could not be compared with what is wanted");
+            }
         }
     }
 

@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
+use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
 
 use super::control::{Drained, Health, InForce, Refusal};
@@ -105,6 +106,15 @@ impl GatewayClient {
     /// When the gateway cannot be reached.
     pub async fn health(&self) -> Result<Health, ClientError> {
         self.read("/v1/healthz").await
+    }
+
+    /// Waits for the end of the gateway, however it comes: the kernel closes what a dead process had open.
+    ///
+    /// # Errors
+    /// When it cannot be reached.
+    pub async fn ended(&self) -> std::io::Result<()> {
+        // Nothing is asked on this connection, so nothing is answered.
+        UnixStream::connect(&self.socket).await?.read_u8().await.map(drop).or(Ok(()))
     }
 
     /// Waits until no request of a revision that left the table is in flight, or until `wait` is

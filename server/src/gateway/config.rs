@@ -97,6 +97,13 @@ pub struct Share {
     pub weight: u32,
 }
 
+const REFUSED_WAIT_MS: u64 = 3_000;
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_refused_wait_default(wait_ms: &u64) -> bool {
+    *wait_ms == REFUSED_WAIT_MS
+}
+
 /// The bounds of the gateway. Every field has a default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -115,6 +122,11 @@ pub struct Limits {
     pub max_attempts: usize,
     /// Time for a connection to a backend.
     pub connect_timeout_ms: u64,
+    /// How long a request waits for a revision of which every backend refuses connections. It has not been sent, so
+    /// nothing is done twice; an engine that starts anew takes its published ports away for a moment. Not named where it
+    /// is the default: an older gateway does not know it.
+    #[serde(skip_serializing_if = "is_refused_wait_default")]
+    pub refused_wait_ms: u64,
     /// Time for a client to send a request's head, and for a kept connection to stay unused.
     pub header_read_timeout_ms: u64,
     /// Time from the last byte of a request to the head of its answer.
@@ -147,6 +159,7 @@ impl Default for Limits {
             max_idle_per_backend: 64,
             max_attempts: 3,
             connect_timeout_ms: 2_000,
+            refused_wait_ms: REFUSED_WAIT_MS,
             header_read_timeout_ms: 30_000,
             response_header_timeout_ms: 60_000,
             body_idle_timeout_ms: 300_000,
@@ -163,6 +176,10 @@ impl Default for Limits {
 impl Limits {
     pub(super) fn connect_timeout(&self) -> Duration {
         Duration::from_millis(self.connect_timeout_ms)
+    }
+
+    pub(super) fn refused_wait(&self) -> Duration {
+        Duration::from_millis(self.refused_wait_ms)
     }
 
     pub(super) fn response_header_timeout(&self) -> Duration {
@@ -288,6 +305,7 @@ impl Limits {
         for (name, value) in times {
             range(problems, name, value, 1, DAY_MS);
         }
+        range(problems, "refused_wait_ms", self.refused_wait_ms, 0, DAY_MS);
         range(problems, "unsafe_reuse_idle_ms", self.unsafe_reuse_idle_ms, 0, DAY_MS);
         range(problems, "close_grace_ms", self.close_grace_ms, 0, self.drain_timeout_ms);
         let counts = [

@@ -2,11 +2,12 @@
 //! `upstream`, the choice of the revision in `table`.
 //!
 //! What is tried again, and when: a request of which nothing was sent goes to the revision's next
-//! backend and then to the route's fallback; a request that was sent and lost before any byte of its
+//! backend and then to the route's fallback, and where all of these refuse connections it waits for them; a request that was sent and lost before any byte of its
 //! answer goes once more to the same revision if it is idempotent and has no body. Nothing else.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
@@ -23,6 +24,10 @@ use super::stats::Failure;
 use super::table::{Pick, Ticket};
 use super::tunnel;
 use super::upstream::{ConnectError, Lease, Reuse};
+
+/// First and longest pause before backends that all refused are tried again.
+const REFUSED_PAUSE: Duration = Duration::from_millis(20);
+const REFUSED_PAUSE_MAX: Duration = Duration::from_millis(200);
 
 /// Answers one request. Never fails: what goes wrong is an answer of our own.
 pub(super) async fn serve(gate: Arc<Gate>, peer: SocketAddr, request: Request<Incoming>) -> Response<Answer> {
@@ -144,6 +149,7 @@ enum Lost {
 impl Exchange<'_> {
     /// Gets the head of an answer from the revision, or from the fallback.
     async fn run(&self, mut ticket: Ticket, mut body: Outgoing) -> Result<Received, Reason> {
+        let (began, mut pause) = (Instant::now(), REFUSED_PAUSE);
         loop {
             let (failure, reason, unsent) = match self.run_on(&mut ticket, body).await {
                 Ok((lease, response)) => {
@@ -151,19 +157,26 @@ impl Exchange<'_> {
                 }
                 Err(error) => error,
             };
-            if let Some(failure) = failure {
-                ticket.failed(failure);
-            }
-            let Some(unsent) = unsent else {
-                return Err(reason);
-            };
             // At most once: the fallback has no fallback.
-            let Some(next) = self.gate.table.fallback(self.host, &ticket.revision.id) else {
-                return Err(reason);
-            };
-            ticket.counters.fell_back();
-            ticket = next;
-            body = unsent;
+            let next = unsent.as_ref().and_then(|_| self.gate.table.fallback(self.host, &ticket.revision.id));
+            let may_wait = reason == Reason::Unreachable && began.elapsed() + pause <= self.limits.refused_wait();
+            match (unsent, next) {
+                (Some(unsent), None) if may_wait => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(REFUSED_PAUSE_MAX);
+                    body = unsent;
+                    continue;
+                }
+                (unsent, next) => {
+                    if let Some(failure) = failure {
+                        ticket.failed(failure);
+                    }
+                    let (Some(unsent), Some(next)) = (unsent, next) else { return Err(reason) };
+                    ticket.counters.fell_back();
+                    ticket = next;
+                    body = unsent;
+                }
+            }
         }
     }
 

@@ -24,6 +24,7 @@ async fn the_fallback_takes_what_a_dead_revision_cannot_and_the_error_is_counted
     let dead = nobody().await;
     let mut stage =
         Stage::start(&[("a", &[a.address]), ("b", &[dead])], &[("shop", &[("a", 5_000), ("b", 5_000)])]).await;
+    stage.change(|config| config.limits.refused_wait_ms = 0).await;
     let mut client = Client::new(stage.address);
     let mut statuses = Vec::new();
     for _ in 0..4 {
@@ -48,6 +49,24 @@ async fn the_fallback_takes_what_a_dead_revision_cannot_and_the_error_is_counted
     let stats = stage.stats("shop", "b").await;
     assert_eq!((stats.requests, stats.errors, stats.fallbacks_away), (4, 4, 2));
     assert_eq!(stage.stats("shop", "a").await.errors, 0);
+}
+
+#[tokio::test]
+async fn a_request_waits_for_a_backend_that_is_about_to_listen_again() {
+    let address = nobody().await;
+    let stage = Stage::start(&[("a", &[address])], &[("shop", &[("a", 10_000)])]).await;
+    let mut client = Client::new(stage.address);
+    let asked = tokio::spawn(async move { client.send(ask(Method::POST, "shop", "/", full("x"))).await });
+    while stage.stats("shop", "a").await.connect_failures < 2 {
+        tokio::task::yield_now().await;
+    }
+    let listener = TcpListener::bind(address).await.expect("binds");
+    let (mut stream, _) = listener.accept().await.expect("the request comes");
+    let _ = stream.read(&mut [0; 4096]).await;
+    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.expect("it listens");
+    assert_eq!(asked.await.expect("no panic").expect("an answer").text, "ok");
+    let stats = stage.stats("shop", "a").await;
+    assert_eq!((stats.requests, stats.errors), (1, 0));
 }
 
 #[tokio::test]
