@@ -24,6 +24,17 @@ store() {
 }
 hooks() { $cargo test --quiet --locked --workspace --test soak -- hooks; }
 kills() { $cargo test --quiet --locked --workspace --test soak -- kills; }
+# Server, gateway, engine and registries die while trains go on; then each safeguard is left out once. Goes on after the
+# last whole round.
+deaths() {
+    $cargo build --quiet --locked --workspace --bins || return
+    WINDLASS_SOAK_SOURCES=$sources $cargo test --quiet --locked --workspace --test e2e -- \
+        --exact deaths::two_hundred_deaths --include-ignored --nocapture
+}
+safeguards() {
+    $cargo build --quiet --locked --workspace --bins || return
+    $cargo test --quiet --locked --workspace --test e2e -- --exact safeguards::without_one_the_same_test_fails --nocapture
+}
 # One part for each parser: fuzz-NAME. One at a time, so that each has a core for itself.
 fuzz() {
     rm -f "$WINDLASS_SOAK_DIR"/fuzz-*.json
@@ -34,7 +45,7 @@ fuzz() {
 # Notes for itself, and goes on where it was: one build for each safeguard.
 off() { scripts/off.sh; }
 
-all=(simulation store hooks kills fuzz off)
+all=(simulation store hooks kills safeguards deaths fuzz off)
 if [ $# -gt 0 ]; then parts=("$@") again=yes; else parts=("${all[@]}") again=; fi
 # What a part was done with.
 sources=$({ git ls-files -s; git diff HEAD; } 2>/dev/null | sha256sum | cut -d' ' -f1)
@@ -53,7 +64,7 @@ for part in "${parts[@]}"; do
     if "$part" </dev/null; then echo "$sources" >"$stamp"; else failed=1; fi
     echo "soak: $part took $((SECONDS - started)) s"
 done
-wanted=(simulation store hooks kills off)
+wanted=(simulation store hooks kills safeguards deaths off)
 for parser in $(grep -rhozE 'fuzz::feed\(\s*"[a-z-]+"' --include='*.rs' pipelines runner server | tr '\0' '\n' | grep -oE '"[a-z-]+"' | tr -d '"' | sort -u); do
     wanted+=("fuzz-$parser")
 done

@@ -10,7 +10,6 @@ mod job;
 mod link;
 mod log;
 pub mod mask;
-mod safeguard;
 
 pub use agent::{Agent, AgentConfig, AgentError};
 pub use link::Dismissed;

@@ -1,3 +1,4 @@
-//! Kill points for the crash tests, shared with the runner on its own machine. Not here: which places there are.
+//! Kill points and left-out safeguards for the crash tests, shared with the runner on its own machine. Not here: which
+//! there are.
 
-pub use integrations::crash::{MARK_VARIABLE, PLACES, POINT_VARIABLE, point};
+pub use integrations::crash::{MARK_VARIABLE, PLACES, POINT_VARIABLE, point, without};

@@ -3,9 +3,11 @@
 
 use std::{
     env, fs,
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -21,6 +23,7 @@ use crate::{
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const STOP_WITHIN: Duration = Duration::from_secs(20);
+const POLL_EVERY: Duration = Duration::from_millis(50);
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 const OWN_PREFIX: &str = "windlass-engine-";
 /// With a port number behind it, at most the 15 characters that Linux allows.
@@ -39,9 +42,12 @@ pub struct DockerEngine {
 /// What an engine of the test's own consists of.
 #[derive(Debug)]
 struct Own {
-    process: Process,
+    process: Mutex<Process>,
+    arguments: Vec<String>,
     dir: PathBuf,
-    bridge: String,
+    bridge: Option<String>,
+    /// Of an engine that may die: what supervises its containers is another's child, as where both are services.
+    containerd: Option<Process>,
 }
 
 impl DockerEngine {
@@ -69,22 +75,85 @@ impl DockerEngine {
     /// # Errors
     /// When `dockerd` is missing, this is not root, or it does not become ready.
     pub async fn start() -> Result<Self> {
+        let bridge = add_bridge(free_port())?;
+        let arguments = ["--bridge", &bridge, "--default-address-pool", "base=198.19.0.0/16,size=24"];
+        let arguments = arguments.map(str::to_owned).to_vec();
+        Self::start_with(arguments, Some(bridge), false).await
+    }
+
+    /// Starts one whose containers outlive it (live-restore), on the usual bridge: this process must have a network
+    /// namespace of its own, see [`crate::process::in_own_network`].
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_to_die() -> Result<Self> {
+        // Without the proxy, published ports are the kernel's, and do not die with the engine.
+        Self::start_with(["--live-restore", "--userland-proxy=false"].map(str::to_owned).to_vec(), None, true).await
+    }
+
+    async fn start_with(mut arguments: Vec<String>, bridge: Option<String>, may_die: bool) -> Result<Self> {
         remove_leftovers();
         // Not below target/: the path of a socket may have 108 bytes.
-        let number = free_port();
+        let number = bridge.as_deref().and_then(|name| name.strip_prefix(BRIDGE_PREFIX));
+        let number = number.map_or_else(|| free_port().to_string(), str::to_owned);
         let dir = env::temp_dir().join(format!("{OWN_PREFIX}{}-{number}", std::process::id()));
         fs::create_dir_all(&dir)?;
         let host = format!("unix://{}", dir.join("docker.sock").display());
-        let bridge = add_bridge(number)?;
-        let mut command = Command::new(program("dockerd").context("the program dockerd is missing")?);
-        command.arg("--data-root").arg(dir.join("data")).arg("--exec-root").arg(dir.join("exec"));
-        command.arg("-p").arg(dir.join("pid")).args(["-H", &host, "--bridge", &bridge]);
-        command.args(["--default-address-pool", "base=198.19.0.0/16,size=24"]);
-        let process = Process::spawn("dockerd", command, &dir.join("log"), Stop::Term { within: STOP_WITHIN })?;
-        let mut own = Own { process, dir, bridge };
-        own.process.ready(READY_WITHIN, || async { answers(&host).then_some(()) }).await?;
+        let mut containerd = None;
+        if may_die {
+            let socket = dir.join("containerd.sock");
+            arguments.extend(["--containerd".to_owned(), socket.display().to_string()]);
+            let mut process = launch_containerd(&dir, &socket)?;
+            process.ready(READY_WITHIN, || async { UnixStream::connect(&socket).ok() }).await?;
+            containerd = Some(process);
+        }
+        let process = Mutex::new(launch(&dir, &arguments)?);
+        let own = Own { process, arguments, dir, bridge, containerd };
         let engine = Self { host, own: Some(own) };
+        engine.ready().await?;
         Ok(engine)
+    }
+
+    async fn ready(&self) -> Result<()> {
+        let Some(own) = &self.own else { return Ok(()) };
+        let began = Instant::now();
+        while !answers(&self.host) {
+            let mut process = own.process.lock().unwrap_or_else(PoisonError::into_inner);
+            ensure!(process.alive() && began.elapsed() < READY_WITHIN, "dockerd is not ready:\n{}", process.log_tail());
+            drop(process);
+            tokio::time::sleep(POLL_EVERY).await;
+        }
+        Ok(())
+    }
+
+    /// Kills an engine of the test's own: connections are refused until [`Self::revive`].
+    pub fn die(&self) {
+        if let Some(own) = &self.own {
+            own.process.lock().unwrap_or_else(PoisonError::into_inner).kill();
+        }
+    }
+
+    /// Starts it again as it was; [`Self::answers`] says when it is there.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn revive(&self) -> Result<()> {
+        let Some(own) = &self.own else { return Ok(()) };
+        *own.process.lock().unwrap_or_else(PoisonError::into_inner) = launch(&own.dir, &own.arguments)?;
+        Ok(())
+    }
+
+    /// The end of the log of an engine of the test's own.
+    #[must_use]
+    pub fn own_log(&self) -> String {
+        let Some(own) = &self.own else { return String::new() };
+        own.process.lock().unwrap_or_else(PoisonError::into_inner).log_tail()
+    }
+
+    /// Whether it answers now.
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        answers(&self.host)
     }
 
     /// Its address, as `DOCKER_HOST` takes it.
@@ -170,9 +239,17 @@ impl DockerEngine {
 
 impl Drop for DockerEngine {
     fn drop(&mut self) {
-        if self.own.is_some()
-            && let Ok(ids) = self.docker(&["ps", "-q"])
-        {
+        if self.own.is_none() {
+            return;
+        }
+        // Only an engine that lives can end its containers.
+        let began = Instant::now();
+        if !self.answers() && self.revive().is_ok() {
+            while !self.answers() && began.elapsed() < READY_WITHIN {
+                std::thread::sleep(POLL_EVERY);
+            }
+        }
+        if let Ok(ids) = self.docker(&["ps", "-q"]) {
             // Containers first: the engine's own stop leaves those of a killed containerd behind.
             for id in ids.lines() {
                 let _ = self.docker(&["kill", id]);
@@ -183,10 +260,32 @@ impl Drop for DockerEngine {
 
 impl Drop for Own {
     fn drop(&mut self) {
-        self.process.stop();
-        remove_bridge(&self.bridge);
+        self.process.get_mut().unwrap_or_else(PoisonError::into_inner).stop();
+        if let Some(containerd) = &mut self.containerd {
+            containerd.stop();
+        }
+        if let Some(bridge) = &self.bridge {
+            remove_bridge(bridge);
+        }
         let _ = fs::remove_dir_all(&self.dir);
     }
+}
+
+fn launch_containerd(dir: &Path, socket: &Path) -> Result<Process> {
+    let config = dir.join("containerd.toml");
+    fs::write(&config, "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n")?;
+    let mut command = Command::new(program("containerd").context("the program containerd is missing")?);
+    command.arg("--config").arg(config).arg("--address").arg(socket);
+    command.arg("--root").arg(dir.join("containerd")).arg("--state").arg(dir.join("containerd-state"));
+    Process::spawn("containerd", command, &dir.join("containerd.log"), Stop::Term { within: STOP_WITHIN })
+}
+
+fn launch(dir: &Path, arguments: &[String]) -> Result<Process> {
+    let mut command = Command::new(program("dockerd").context("the program dockerd is missing")?);
+    command.arg("--data-root").arg(dir.join("data")).arg("--exec-root").arg(dir.join("exec"));
+    command.arg("-p").arg(dir.join("pid")).args(["-H", &format!("unix://{}", dir.join("docker.sock").display())]);
+    command.args(arguments);
+    Process::spawn("dockerd", command, &dir.join("log"), Stop::Term { within: STOP_WITHIN })
 }
 
 /// What is missing for an engine on this machine.

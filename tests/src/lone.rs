@@ -52,7 +52,7 @@ impl LoneServer {
     /// # Errors
     /// When it does not start.
     pub async fn start() -> Result<Self> {
-        Self::start_with(|_| {}).await
+        Self::start_as(&[], |_| {}).await
     }
 
     /// Starts it with other settings.
@@ -60,6 +60,14 @@ impl LoneServer {
     /// # Errors
     /// When it does not start.
     pub async fn start_with(change: impl FnOnce(&mut Value)) -> Result<Self> {
+        Self::start_as(&[], change).await
+    }
+
+    /// Starts it with more environment and other settings.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start_as(environment: &[(&str, &str)], change: impl FnOnce(&mut Value)) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let git = GitHttp::start(GitHttpOptions::default()).await?;
         let repo = Repo::init()?;
@@ -73,7 +81,7 @@ impl LoneServer {
         let file = dir.path().join("windlass.yaml");
         std::fs::write(&file, config.to_string())?;
         let file = file.to_str().context("the folder is no text")?;
-        let mut windlass = Windlass::start(dir.path(), &["serve", "--config", file], &[])?;
+        let mut windlass = Windlass::start(dir.path(), &["serve", "--config", file], environment)?;
         let password = windlass.printed("sign in as admin with the password ", READY_WITHIN).await?;
         let (http, repository_url) = (http_client(), git.url("shop.git"));
         let mut server = Self { windlass, http, url, password, repository_url, head, repo, bare, _git: git, _dir: dir };

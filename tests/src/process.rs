@@ -217,6 +217,32 @@ pub fn output(command: &mut Command) -> Result<String> {
     Ok(stdout)
 }
 
+/// Runs the test that calls this once more, alone, in a process with a network of its own, where nothing else starts or
+/// ends (an engine's start changes the packet filter for all). Gives whether this is that process; in the other one the
+/// test has passed when this returns.
+///
+/// # Errors
+/// When it fails there, or cannot be started.
+pub async fn in_own_network(test: &str) -> Result<bool> {
+    const MARK: &str = "WINDLASS_OWN_NETWORK";
+    if std::env::var_os(MARK).is_some() {
+        output(Command::new("ip").args(["link", "set", "lo", "up"]))?;
+        return Ok(true);
+    }
+    let mut command = Command::new("unshare");
+    command.arg("--net").arg(std::env::current_exe()?).args(["--exact", test, "--include-ignored", "--nocapture"]);
+    // The engine of the outer network cannot be used by what lives in the inner one.
+    command.env(MARK, "1").env_remove("DOCKER_HOST").stdin(Stdio::null());
+    let mut inner = Process::spawn_as_is(test, command, Path::new(""), Stop::Kill)?;
+    loop {
+        match inner.exit_status()? {
+            Some(status) if status.success() => return Ok(false),
+            Some(status) => bail!("{test} failed in its own network ({status}); its words stand above"),
+            None => tokio::time::sleep(POLL_EVERY).await,
+        }
+    }
+}
+
 /// The last `bytes` of a file; empty when it cannot be read.
 #[must_use]
 pub fn tail(path: &Path, bytes: u64) -> String {
@@ -250,6 +276,11 @@ pub fn prefer_this_thread() {
 #[expect(unsafe_code, reason = "geteuid has no safe form in std; it reads a number and cannot fail")]
 pub fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
+}
+
+/// `kill -9` for a process that somebody else has started.
+pub fn kill_process(pid: u32) {
+    send_signal(pid, libc::SIGKILL);
 }
 
 #[expect(

@@ -4,6 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -22,7 +23,7 @@ const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vn
 /// A running registry; its content goes with it.
 #[derive(Debug)]
 pub struct Registry {
-    process: Process,
+    process: Mutex<Process>,
     dir: TempDir,
     port: u16,
     auth: Option<(String, String)>,
@@ -76,7 +77,7 @@ impl Registry {
             config += &format!("auth:\n  htpasswd: {{realm: registry, path: {}}}\n", file.display());
         }
         fs::write(dir.path().join("config.yml"), config)?;
-        let process = serve(dir.path())?;
+        let process = Mutex::new(serve(dir.path())?);
         let auth = auth.map(|(user, password)| (user.to_owned(), password.to_owned()));
         let mut registry = Self { process, dir, port, auth, authority, http };
         registry.ready().await?;
@@ -127,7 +128,21 @@ impl Registry {
 
     /// Kills it; connections to it are refused until [`Self::restart`].
     pub fn kill(&mut self) {
-        self.process.kill();
+        self.die();
+    }
+
+    /// As [`Self::kill`], beside others who use it.
+    pub fn die(&self) {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner).kill();
+    }
+
+    /// Starts it again beside others who use it; who asks too early is refused.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn revive(&self) -> Result<()> {
+        *self.process.lock().unwrap_or_else(PoisonError::into_inner) = serve(self.dir.path())?;
+        Ok(())
     }
 
     /// Starts it again on the same port with the same content.
@@ -135,8 +150,8 @@ impl Registry {
     /// # Errors
     /// When it does not become ready.
     pub async fn restart(&mut self) -> Result<()> {
-        self.process.kill();
-        self.process = serve(self.dir.path())?;
+        self.die();
+        self.revive()?;
         self.ready().await
     }
 
@@ -186,7 +201,8 @@ impl Registry {
         let url = format!("{}/v2/", self.url());
         let expected = if self.auth.is_some() { 401 } else { 200 };
         let http = &self.http;
-        self.process
+        let process = self.process.get_mut().unwrap_or_else(PoisonError::into_inner);
+        process
             .ready(READY_WITHIN, || async {
                 let answer = http.get(&url).send().await.ok()?;
                 (answer.status().as_u16() == expected).then_some(())

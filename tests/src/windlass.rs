@@ -81,15 +81,7 @@ impl Windlass {
     /// The gateways that its lives have started and that run: they outlive it.
     #[must_use]
     pub fn gateways(&self) -> Vec<u32> {
-        let folder = self.dir.to_string_lossy().into_owned();
-        let is_ours = |pid: &u32| {
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let line = String::from_utf8_lossy(&line);
-            let mut words = line.split('\0').skip(1);
-            words.next() == Some("gateway") && words.any(|word| word.starts_with(&folder))
-        };
-        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_ours).collect()
+        gateways_of(&self.dir)
     }
 
     /// Stops the server as an operator does, and then its gateways.
@@ -126,6 +118,20 @@ impl Drop for Windlass {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// The gateways that servers in this folder have started and that run.
+#[must_use]
+pub fn gateways_of(dir: &Path) -> Vec<u32> {
+    let folder = dir.to_string_lossy().into_owned();
+    let is_ours = |pid: &u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line);
+        let mut words = line.split('\0').skip(1);
+        words.next() == Some("gateway") && words.any(|word| word.starts_with(&folder))
+    };
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_ours).collect()
 }
 
 fn launch(dir: &Path, arguments: &[String], environment: &[(String, String)]) -> Result<Process> {

@@ -7,18 +7,24 @@ mod api;
 mod backup;
 #[path = "e2e/crash.rs"]
 mod crash;
+#[path = "e2e/deaths.rs"]
+mod deaths;
 #[path = "e2e/disk.rs"]
 mod disk;
 #[path = "e2e/inputs.rs"]
 mod inputs;
 #[path = "e2e/load.rs"]
 mod load;
+#[path = "e2e/reaper.rs"]
+mod reaper;
 #[path = "e2e/retention.rs"]
 mod retention;
 #[path = "e2e/rollout.rs"]
 mod rollout;
 #[path = "e2e/runner.rs"]
 mod runner;
+#[path = "e2e/safeguards.rs"]
+mod safeguards;
 #[path = "e2e/sample.rs"]
 mod sample;
 #[path = "e2e/secrets.rs"]

@@ -19,7 +19,6 @@ use super::station::Station;
 use super::{Halt, Work, is_transient, network_name};
 use crate::disk::{Usage, usage};
 use crate::log::{Numbering, now};
-use crate::safeguard::is_left_out;
 
 /// Where the workspace is inside of every step.
 pub(super) const WORKSPACE: &str = "/windlass/workspace";
@@ -166,7 +165,7 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
         station: &mut Station<'_, L>,
     ) -> Result<StepEnd, Stop> {
         let mut spec = self.container(step, image, commit);
-        if is_left_out("adopt") {
+        if integrations::crash::without("adopt") {
             self.engine.remove(&spec.name).await?;
         }
         if self.engine.container_state(&spec.name).await?.is_none() {

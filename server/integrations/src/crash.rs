@@ -1,5 +1,5 @@
-//! Kill points for the crash tests: in a debug build, the environment names the places where the process dies, each
-//! once. A release build has none.
+//! For the crash tests: in a debug build the environment names the places where the process dies, each once, and the
+//! safeguards that are left out, so that a test can be seen to fail without one. A release build has neither.
 
 use std::{
     fs::OpenOptions,
@@ -12,6 +12,9 @@ use std::{
 pub const POINT_VARIABLE: &str = "WINDLASS_CRASH";
 /// File in which a point is noted, one per line, when it is reached, so that the restarted process passes it.
 pub const MARK_VARIABLE: &str = "WINDLASS_CRASH_MARK";
+
+/// Safeguards that are left out, parted by commas.
+pub const WITHOUT_VARIABLE: &str = "WINDLASS_WITHOUT";
 
 /// Before the effect acts, after the outside party answered, and right before the outcome is stored.
 pub const PLACES: [&str; 3] = ["before", "answered", "storing"];
@@ -26,6 +29,13 @@ pub fn point(kind: &str, place: &str) {
     if wanted == here || wanted == kind || wanted == "each" {
         die_once(&here, &mark);
     }
+}
+
+/// Whether a safeguard is left out.
+#[must_use]
+pub fn without(safeguard: &str) -> bool {
+    cfg!(debug_assertions)
+        && std::env::var(WITHOUT_VARIABLE).is_ok_and(|all| all.split(',').any(|one| one == safeguard))
 }
 
 fn die_once(here: &str, mark: &str) {

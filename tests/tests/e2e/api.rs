@@ -84,6 +84,20 @@ impl Api {
         Ok(value)
     }
 
+    /// Changes what is there, by PATCH; asked again when the server dies meanwhile.
+    pub(crate) async fn change(&self, path: &str, body: Value) -> Result<Value> {
+        let look = || async {
+            match self.ask(Method::PATCH, path, Some(&body)).await {
+                Ok(answer) => (Some(answer), String::new()),
+                Err(error) => (None, format!("{error:#}")),
+            }
+        };
+        let (answer, seen) = wait_for(WITHIN, look).await;
+        let (status, value) = answer.with_context(|| format!("{path} is not answered: {seen}"))?;
+        ensure!(status.is_success(), "{path} was answered {status}: {value}");
+        Ok(value)
+    }
+
     /// Reads `path` until `wanted` finds in it what it looks for. What is not there yet is waited for.
     pub(crate) async fn until<T>(&self, path: &str, what: &str, wanted: impl Fn(&Value) -> Option<T>) -> Result<T> {
         let mut last = String::from("nothing was answered");

@@ -16,6 +16,7 @@ CMD ["/bin/sh", "-c", "trap 'kill $httpd; exit 0' TERM INT; httpd -f -p ${PORT:-
 /// The client throws the dice (0 to 99, in the query): so it is known how many of which requests fail.
 const APP: &str = r#"#!/bin/sh
 read -r version < /srv/www/version
+[ -z "$SLOW_SECONDS" ] || sleep "$SLOW_SECONDS"
 status='200 OK'
 if [ "${QUERY_STRING:-100}" -lt "${FAIL_PERCENT:-0}" ]; then status='500 Internal Server Error'; fi
 printf 'Status: %s\r\nContent-Type: text/plain\r\nX-Version: %s\r\n\r\nversion %s\n' "$status" "$version" "$version"
@@ -50,6 +51,12 @@ impl Version {
     /// It answers so many errors.
     pub(crate) fn failing(mut self, percent: u32) -> Self {
         self.pipeline["values"]["env"] = json!({ "FAIL_PERCENT": percent.to_string() });
+        self
+    }
+
+    /// Each answer takes so long that some are under way at any moment.
+    pub(crate) fn slow(mut self) -> Self {
+        self.pipeline["values"]["env"] = json!({ "SLOW_SECONDS": "0.4" });
         self
     }
 

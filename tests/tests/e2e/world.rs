@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    ops::Deref,
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
@@ -53,7 +54,7 @@ pub(crate) struct World {
     /// Where promotions go to.
     pub(crate) production: Registry,
     /// The container engine.
-    pub(crate) engine: &'static DockerEngine,
+    pub(crate) engine: Held,
     /// Where Windlass is: `http://host:port`.
     pub(crate) base: String,
     /// Where the gateway is: `http://host:port/`.
@@ -62,6 +63,30 @@ pub(crate) struct World {
     held: AtomicBool,
     folder: TempDir,
     _alone: MutexGuard<'static, ()>,
+}
+
+/// The container engine: the one of this process, or the world's own.
+#[derive(Debug)]
+pub(crate) enum Held {
+    Shared(&'static DockerEngine),
+    Own(Box<DockerEngine>),
+}
+
+impl Deref for Held {
+    type Target = DockerEngine;
+
+    fn deref(&self) -> &DockerEngine {
+        match self {
+            Held::Shared(engine) => engine,
+            Held::Own(engine) => engine,
+        }
+    }
+}
+
+/// One world at a time: what is counted against the clock is not to wait for another test.
+pub(crate) async fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: AsyncMutex<()> = AsyncMutex::const_new(());
+    ALONE.lock().await
 }
 
 /// A registered service with its repository.
@@ -96,10 +121,25 @@ impl World {
 
     /// As [`Self::start`], with other settings.
     pub(crate) async fn start_with(environment: &[(&str, &str)], change: impl FnOnce(&mut Value)) -> Result<Self> {
-        // One world at a time: what is counted against the clock is not to wait for another test.
-        static ALONE: AsyncMutex<()> = AsyncMutex::const_new(());
-        let alone = ALONE.lock().await;
-        let engine = DockerEngine::shared().await?;
+        let alone = alone().await;
+        let engine = Held::Shared(DockerEngine::shared().await?);
+        Self::start_on(engine, alone, environment, change).await
+    }
+
+    /// As [`Self::start_with`], on an engine of its own that may be killed; see `in_own_network`.
+    pub(crate) async fn start_to_die(environment: &[(&str, &str)], change: impl FnOnce(&mut Value)) -> Result<Self> {
+        let alone = alone().await;
+        let engine = DockerEngine::start_to_die().await?;
+        engine.load_base_images()?;
+        Self::start_on(Held::Own(Box::new(engine)), alone, environment, change).await
+    }
+
+    async fn start_on(
+        engine: Held,
+        alone: MutexGuard<'static, ()>,
+        environment: &[(&str, &str)],
+        change: impl FnOnce(&mut Value),
+    ) -> Result<Self> {
         let mail = SmtpOptions {
             auth: Some((MAIL_LOGIN.0.to_owned(), MAIL_LOGIN.1.to_owned())),
             tls: Some(SmtpTls::StartTls),
@@ -263,13 +303,19 @@ impl World {
         Visitors::start(Plan { url: self.gateway.clone(), host, pace, same_dice })
     }
 
-    /// The digest of a release as both registries and the engine name it.
-    pub(crate) async fn digests(&self, service: &str, number: u32) -> Result<Digests> {
+    /// The digest of a release as both registries name it: test, then production.
+    pub(crate) async fn released(&self, service: &str, number: u32) -> Result<(String, String)> {
         let release = self.api.get(&format!("services/{service}/releases/{number}")).await?;
         let tag = text(&release, "tag")?;
         let test = self.test.digest(service, tag).await?.context("the test registry lacks the tag")?;
         let production =
             self.production.digest(service, tag).await?.context("the production registry lacks the tag")?;
+        Ok((test, production))
+    }
+
+    /// The digest of a release as both registries and the engine name it.
+    pub(crate) async fn digests(&self, service: &str, number: u32) -> Result<Digests> {
+        let (test, production) = self.released(service, number).await?;
         Ok(Digests { test, production, running: self.running(service)? })
     }
 

@@ -29,8 +29,12 @@ struct Bench {
 impl Bench {
     /// Starts a gateway and has it route `shop.test` to the service.
     async fn start() -> Result<(Self, Windlass)> {
+        Self::start_with(&[]).await
+    }
+
+    async fn start_with(environment: &[(&str, &str)]) -> Result<(Self, Windlass)> {
         let bench = Self { dir: tempfile::tempdir()?, port: free_port(), service: Service::start().await? };
-        let gateway = bench.gateway("first").await?;
+        let gateway = bench.gateway_with("first", environment).await?;
         let config = json!({"generation": 1, "config": {
             "version": 1,
             "listen": [format!("127.0.0.1:{}", bench.port)],
@@ -49,10 +53,14 @@ impl Bench {
 
     /// Starts a gateway process in the folder and waits until the control socket is its own.
     async fn gateway(&self, name: &str) -> Result<Windlass> {
+        self.gateway_with(name, &[]).await
+    }
+
+    async fn gateway_with(&self, name: &str, environment: &[(&str, &str)]) -> Result<Windlass> {
         let (dir, folder) = (self.dir.path().join(name), self.folder());
         std::fs::create_dir_all(&dir)?;
         let folder_text = folder.to_str().context("the folder is no text")?;
-        let mut gateway = Windlass::start(&dir, &["gateway", "--folder", folder_text], &[])?;
+        let mut gateway = Windlass::start(&dir, &["gateway", "--folder", folder_text], environment)?;
         answers(&mut gateway, &folder).await?;
         Ok(gateway)
     }
@@ -134,13 +142,25 @@ async fn converse(mut stream: TcpStream, arrived: Arc<Semaphore>, release: Arc<S
 
 #[tokio::test]
 async fn a_killed_gateway_serves_again_without_being_told() -> Result<()> {
-    let (bench, mut gateway) = Bench::start().await?;
+    serves_again(&[]).await
+}
+
+#[tokio::test]
+async fn without_a_kept_table_a_killed_gateway_does_not_serve_again() -> Result<()> {
+    let end = serves_again(&[("WINDLASS_WITHOUT", "kept-table")]).await;
+    ensure!(end.is_err_and(|error| format!("{error:#}").contains("not routed after the restart")), "it served again");
+    Ok(())
+}
+
+async fn serves_again(environment: &[(&str, &str)]) -> Result<()> {
+    let (bench, mut gateway) = Bench::start_with(environment).await?;
     ensure!(bench.ask("/").await? == "hello", "not routed");
     gateway.kill();
     ensure!(bench.ask("/").await.is_err(), "a killed gateway answers");
     gateway.restart()?;
     answers(&mut gateway, &bench.folder()).await?;
-    ensure!(bench.ask("/").await? == "hello", "not routed after the restart");
+    let again = bench.ask("/").await.context("not routed after the restart")?;
+    ensure!(again == "hello", "not routed after the restart: {again}");
     Ok(())
 }
 

@@ -22,6 +22,7 @@ use ::redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition
 
 use self::file::{Disk, DiskFile, Fault, View};
 use super::{Backend, Changes, Direction, EngineError, FlatRange, Record};
+use crate::crash;
 
 const RECORDS: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("records");
 const META: TableDefinition<'static, &str, u64> = TableDefinition::new("meta");
@@ -35,6 +36,8 @@ const FILE_NAME: &str = "store.redb";
 /// A new file gets its name only when it is whole.
 const NEW_FILE_NAME: &str = "store.redb.new";
 const PROBE_NAME: &str = "store.probe";
+/// One commit of so many is on disk where flushing is left out.
+const UNFLUSHED: u64 = 8;
 /// What must be writable, beside four times the commit itself, before a full disk counts as having room again.
 const PROBE_BYTES: usize = 256 << 10;
 /// A copy is written in steps of about this size.
@@ -375,6 +378,9 @@ fn commit(db: &Database, changes: &Changes, sequence: u64) -> Result<(), ::redb:
     let mut transaction = db.begin_write()?;
     // Also turns two-phase commit on, and makes opening after a kill independent of the size.
     transaction.set_quick_repair(true);
+    if crash::without("flush") && !sequence.is_multiple_of(UNFLUSHED) {
+        transaction.set_durability(::redb::Durability::None)?;
+    }
     {
         let mut records = transaction.open_table(RECORDS)?;
         for (key, value) in changes {
