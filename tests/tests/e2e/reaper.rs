@@ -108,13 +108,17 @@ impl Reaper {
     }
 
     /// Who died so far.
+    pub(crate) fn so_far(&self) -> Vec<Death> {
+        self.deaths.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub(crate) fn words(&self) -> String {
-        format!("deaths so far: {:?}", self.deaths.lock().unwrap_or_else(PoisonError::into_inner))
+        format!("deaths so far: {:?}", self.so_far())
     }
 
     pub(crate) fn stop(mut self) -> Result<Vec<Death>> {
         self.end()?;
-        Ok(self.deaths.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        Ok(self.so_far())
     }
 
     fn end(&mut self) -> Result<()> {
