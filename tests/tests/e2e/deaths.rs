@@ -21,6 +21,8 @@ use tests::{
     soak::{Counts, Noted},
 };
 
+use tokio::sync::MutexGuard;
+
 use crate::{
     api::wait_for,
     crash::{Keeper, approve, one_id_for_each_mail, promoted_once, step_log},
@@ -189,7 +191,7 @@ fn seed() -> u64 {
 }
 
 /// Outside of the own network nobody else measures meanwhile.
-async fn outside() -> Option<impl Drop> {
+async fn outside() -> Option<MutexGuard<'static, ()>> {
     if env::var_os("WINDLASS_OWN_NETWORK").is_some() { None } else { Some(alone().await) }
 }
 
@@ -231,8 +233,8 @@ fn tally(deaths: &[Death], trains: u32, visits: &[Visit]) -> Result<Tally> {
         }
     }
     let of_gateway = |visit: &Visit| {
-        let dead = deaths.iter().filter(|death| death.victims.contains(&Victim::Gateway));
-        dead.into_iter().any(|death| visit.at_ms <= death.over_ms && visit.done_ms >= death.at_ms)
+        let mut dead = deaths.iter().filter(|death| death.victims.contains(&Victim::Gateway));
+        dead.any(|death| visit.at_ms <= death.over_ms && visit.done_ms >= death.at_ms)
     };
     let (apart, lost): (Vec<_>, Vec<_>) = failed(visits).into_iter().partition(|visit| of_gateway(visit));
     tally.apart = u64::try_from(apart.len())?;

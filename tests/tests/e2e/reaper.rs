@@ -209,8 +209,8 @@ fn kill_gateways(world: &World) -> Result<Vec<u32>> {
 /// Gone, or dead and not yet asked for by its parent. The first thread may be dead before the others, and with them the
 /// listening sockets.
 fn is_dead(pid: u32) -> bool {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    tasks.into_iter().all(|task| {
+    let mut tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    tasks.all(|task| {
         let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
         stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
     })

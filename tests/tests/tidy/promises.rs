@@ -115,7 +115,10 @@ fn check_page(page: &str, safeguards: &str, patches: &[Patch], root: &Path) -> V
                 match off.strip_prefix("off/") {
                     Some(patch) => named.push((patch, promise, last.trim_matches('`'))),
                     None if safeguards.contains(&format!("    {off} breaks ")) => {}
-                    None => wrong.push(format!("{off} is no safeguard of the simulation and no patch of {OFF}")),
+                    None if exists(off, root) => {}
+                    None => {
+                        wrong.push(format!("{off} is no safeguard of the simulation, no patch of {OFF} and no test"));
+                    }
                 }
             }
         }
