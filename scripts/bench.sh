@@ -6,6 +6,9 @@ cd "$(dirname "$0")/.."
 
 scripts/parts.sh debian base bench
 cargo build --release --locked --package server --package tests --bins --bench '*'
+# A release build has no switches of the tests.
+! grep -q WINDLASS_WITHOUT "${CARGO_TARGET_DIR:-target}/release/windlass" ||
+    { echo "bench: the release build can leave safeguards out" >&2; exit 1; }
 folder=${CARGO_TARGET_DIR:-target}/bench
 mkdir -p "$folder"
 # A table is of one run.

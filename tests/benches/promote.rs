@@ -101,7 +101,7 @@ async fn measure(tls: bool, far: bool, dice: &mut u64) -> Result<([Vec<f64>; 3],
     let (mut ours, mut theirs): ([Vec<f64>; 3], [Vec<f64>; 3]) = Default::default();
     for round in 0..=ROUNDS {
         let mut turns = [Program::Skopeo, Program::Windlass];
-        if next(dice) % 2 == 0 {
+        if next(dice).is_multiple_of(2) {
             turns.reverse();
         }
         for program in turns {

@@ -118,9 +118,11 @@ impl DockerEngine {
         let Some(own) = &self.own else { return Ok(()) };
         let began = Instant::now();
         while !answers(&self.host) {
-            let mut process = own.process.lock().unwrap_or_else(PoisonError::into_inner);
-            ensure!(process.alive() && began.elapsed() < READY_WITHIN, "dockerd is not ready:\n{}", process.log_tail());
-            drop(process);
+            {
+                let mut process = own.process.lock().unwrap_or_else(PoisonError::into_inner);
+                let may_come = process.alive() && began.elapsed() < READY_WITHIN;
+                ensure!(may_come, "dockerd is not ready:\n{}", process.log_tail());
+            }
             tokio::time::sleep(POLL_EVERY).await;
         }
         Ok(())

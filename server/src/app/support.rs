@@ -173,7 +173,7 @@ fn without_logins(text: &str) -> String {
     while let Some(at) = rest.find("://") {
         let (before, after) = rest.split_at(at + 3);
         clean.push_str(before);
-        let end = after.find(|c: char| matches!(c, '/' | '"' | ' ' | '\n')).unwrap_or(after.len());
+        let end = after.find(['/', '"', ' ', '\n']).unwrap_or(after.len());
         match after[..end].rfind('@') {
             Some(login) => {
                 clean.push_str(HIDDEN);
