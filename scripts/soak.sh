@@ -29,7 +29,7 @@ kills() { $cargo test --quiet --locked --workspace --test soak -- kills; }
 deaths() {
     $cargo build --quiet --locked --workspace --bins || return
     WINDLASS_SOAK_SOURCES=$sources $cargo test --quiet --locked --workspace --test e2e -- \
-        --exact deaths::two_hundred_deaths --include-ignored --nocapture
+        --exact deaths::two_hundred_deaths --nocapture
 }
 safeguards() {
     $cargo build --quiet --locked --workspace --bins || return

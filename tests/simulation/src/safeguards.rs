@@ -31,7 +31,7 @@ safeguards! {
     /// A lane is performed one by one.
     lanes breaks "test environment" | "two runs" | "which is newer" | "is shown" | "no container" | "was run last",
     /// What follows from an outcome is stored together with its end.
-    one_transaction breaks "nothing moves it" | "was run last",
+    one_transaction breaks "nothing moves it" | "was run last" | "nobody watches it",
     /// Whether somebody still is to be reminded is looked at again before the mail goes.
     looks_before_reminding breaks "reminds of what is decided" | "after a later one",
     /// What is acknowledged is on the disk.

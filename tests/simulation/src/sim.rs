@@ -411,7 +411,7 @@ impl Sim {
                 self.lease();
                 Ok(())
             }
-            55 => self.confuse(),
+            55 | 62..=64 => self.confuse(),
             57..=60 if !self.process.pressed.is_empty() => {
                 let index = self.rng.index(self.process.pressed.len());
                 let event = self.process.pressed.swap_remove(index);

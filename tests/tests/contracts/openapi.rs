@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use tests::{Hook, Part, Tier, evidence::record, parts::checkout, require};
 
@@ -29,8 +30,9 @@ const NEED_A_RELEASE: [&str; 9] = [
 ];
 
 /// Operations whose answer is no JSON: it has no end, or is a file.
-const STREAMS: [&str; 3] = [
+const STREAMS: [&str; 4] = [
     "POST /api/v1/backup",
+    "POST /api/v1/support-bundle",
     "GET /api/v1/events",
     "GET /api/v1/services/{service}/runs/{number}/steps/{step}/log/stream",
 ];
@@ -49,7 +51,11 @@ fn operations(document: &Value) -> Vec<(String, String, Value)> {
 /// A path with its parameters filled in.
 fn fill(template: &str, service: &str, number: &str) -> String {
     let path = template.replace("{service}", service).replace("{number}", number);
-    path.replace("{step}", "build").replace("{account}", "dev").replace("{id}", "nothing").replace("{secret}", "TOKEN")
+    path.replace("{step}", "build")
+        .replace("{account}", "dev")
+        .replace("{id}", "nothing")
+        .replace("{secret}", "TOKEN")
+        .replace("{runner}", "box")
 }
 
 #[test]
@@ -177,6 +183,7 @@ async fn walk(server: &mut Server) -> Result<()> {
     let (status, _) = server.call("DELETE", "/api/v1/tokens/{id}", &format!("/api/v1/tokens/{id}"), None).await?;
     ensure!(status == 200, "the token could not be deleted: {status}");
     secrets(server).await?;
+    runners(server).await?;
     held_runs(server).await?;
     let form = [("name", "admin"), ("password", server.lone.password.as_str())];
     let signed_in = server.lone.http.post(format!("{}/sign-in", server.lone.url)).form(&form).send().await?;
@@ -195,6 +202,28 @@ async fn secrets(server: &mut Server) -> Result<()> {
         want(server, 200, "PUT", template, Some(value)).await?;
         want(server, 200, "DELETE", template, None).await?;
     }
+    Ok(())
+}
+
+/// A runner on a machine of its own: its token, itself, and the end of both.
+async fn runners(server: &mut Server) -> Result<()> {
+    let token = json!({"label": "a machine", "uses": 2});
+    let token = want(server, 201, "POST", "/api/v1/runner-tokens", Some(token)).await?;
+    let registration = json!({
+        "token": token["token"], "name": "box", "secret": BASE64_URL_SAFE_NO_PAD.encode([7_u8; 32]),
+        "about": {"version": "0.1.0", "labels": {}, "capacity": 1},
+    });
+    let request = server.lone.http.post(format!("{}/agents/v1/register", server.lone.url));
+    let answer = request.header("windlass-protocol", "2").json(&registration).send().await?;
+    ensure!(answer.status().is_success(), "the runner is not registered: {}", answer.text().await?);
+    want(server, 200, "POST", "/api/v1/runners/{runner}/drain", None).await?;
+    want(server, 200, "POST", "/api/v1/runners/{runner}/resume", None).await?;
+    want(server, 200, "DELETE", "/api/v1/runners/{runner}", None).await?;
+    let tokens = want(server, 200, "GET", "/api/v1/runner-tokens", None).await?;
+    let id = tokens["items"][0]["id"].as_str().context("the token is not listed")?.to_owned();
+    let path = format!("/api/v1/runner-tokens/{id}");
+    let (status, _) = server.call("DELETE", "/api/v1/runner-tokens/{id}", &path, None).await?;
+    ensure!(status == 200, "the token could not be taken back: {status}");
     Ok(())
 }
 

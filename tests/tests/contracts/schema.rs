@@ -66,6 +66,11 @@ impl<'d> Schemas<'d> {
                         self.visit(rule, item, &format!("{at}[{number}]"), true, wrong);
                     }
                 }
+                "propertyNames" => {
+                    for name in value.as_object().into_iter().flat_map(|object| object.keys()) {
+                        self.visit(rule, &Value::from(name.as_str()), &format!("{at}: the name {name}"), true, wrong);
+                    }
+                }
                 "additionalProperties" => self.additional(schema, rule, value, at, wrong),
                 "type" | "enum" | "minimum" | "format" => {}
                 note if NOTES.contains(&note) => {}

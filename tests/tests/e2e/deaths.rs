@@ -95,9 +95,8 @@ impl Tally {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "not yet seen to pass as a whole: cargo test -p tests --test e2e -- --ignored whoever_dies"]
 async fn whoever_dies_at_whatever_moment_each_train_ends_the_same() -> Result<()> {
-    if !require(&PARTS) || !require(&[Part::Root]) {
+    if !is_soak() || !require(&PARTS) || !require(&[Part::Root]) {
         return Ok(());
     }
     let _alone = outside().await;
@@ -117,9 +116,8 @@ async fn whoever_dies_at_whatever_moment_each_train_ends_the_same() -> Result<()
 
 /// The same, longer; goes on after the last whole round.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes long: make soak PART=deaths"]
 async fn two_hundred_deaths() -> Result<()> {
-    if !require(&PARTS) || !require(&[Part::Root]) {
+    if !is_soak() || !require(&PARTS) || !require(&[Part::Root]) {
         return Ok(());
     }
     let _alone = outside().await;
@@ -184,6 +182,16 @@ impl State {
             tally: Tally::default(),
         })
     }
+}
+
+/// These take long and belong to `make soak`. The short one is to be a part of `make test` as soon as it is reliable: an
+/// engine that dies may lose what a container prints, and takes with it what else it had in hand.
+fn is_soak() -> bool {
+    let is_soak = env::var_os("WINDLASS_SOAK_DIR").is_some();
+    if !is_soak {
+        println!("deaths: left to make soak PART=deaths");
+    }
+    is_soak
 }
 
 fn seed() -> u64 {
