@@ -14,6 +14,8 @@ use crate::plan::{Check, JudgePolicy, Metric};
 pub const SIGNIFICANCE: f64 = 0.01;
 /// How much worse the p95 must be, besides being significantly worse, before latency fails the comparison.
 pub const LATENCY_WORSE_FACTOR: f64 = 1.1;
+/// How many milliseconds worse it must be, too: less is the noise of a machine that is busy, and no visitor notices it.
+pub const LATENCY_WORSE_MIN_MS: f64 = 10.0;
 
 /// What was measured of one revision over one span of time.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -236,7 +238,9 @@ fn compare_errors(canary: &RevisionStats, stable: &RevisionStats, enough: bool, 
 fn compare_latency(canary: &RevisionStats, stable: &RevisionStats, enough: bool, enough_stable: bool) -> CheckResult {
     let (value, other) = (canary.latency_ms(0.95), stable.latency_ms(0.95));
     let p_value = mann_whitney(&canary.latency, &stable.latency);
-    let worse = matches!((value, other), (Some(value), Some(other)) if value > other * LATENCY_WORSE_FACTOR);
+    let is_worse =
+        |value: f64, other: f64| value > other * LATENCY_WORSE_FACTOR && value - other >= LATENCY_WORSE_MIN_MS;
+    let worse = matches!((value, other), (Some(value), Some(other)) if is_worse(value, other));
     let fails = worse && p_value.is_some_and(|p| p < SIGNIFICANCE);
     CheckResult {
         name: "latency_vs_stable".into(),
@@ -341,6 +345,20 @@ mod tests {
     #[test]
     fn too_few_requests_decide_nothing_however_bad() {
         assert_eq!(judge(&policy(vec![success(99.0)]), &stats(49, 49), &stats(900, 0)).outcome, Outcome::Insufficient);
+    }
+
+    #[test]
+    fn a_difference_that_nobody_notices_is_none_however_sure_it_is() {
+        let of = |latency: [u64; 3], scale: u64| RevisionStats {
+            requests: latency.iter().sum(),
+            errors: 0,
+            latency: [5, 10, 15].into_iter().zip(latency).map(|(bound, count)| (bound * scale, count)).collect(),
+        };
+        let (slow, fast) = ([2, 10, 14], [20, 6, 0]);
+        let outcome = |scale| compare_latency(&of(slow, scale), &of(fast, scale), true, true);
+        let (near, far) = (outcome(1), outcome(10));
+        assert!(near.p_value == far.p_value && near.p_value.is_some_and(|p| p < SIGNIFICANCE));
+        assert_eq!((near.outcome, far.outcome), (Outcome::Pass, Outcome::Fail));
     }
 
     #[test]

@@ -61,7 +61,8 @@ async fn the_server_is_killed_at_every_place_and_the_train_goes_on() -> Result<(
     let canary = json!({
         "strategy": "canary",
         "steps": [{ "weight": 50, "hold": "2s" }],
-        "judge": { "min_requests": 20 },
+        // What is compared on a machine that is killed over and over is not this test's matter.
+        "judge": { "min_requests": 20, "compare": false },
     });
     service.push(&version("2", canary))?;
     approve(&world, SERVICE, TESTER, 2).await?;

@@ -263,7 +263,7 @@ async fn train(world: &World, service: &Service, number: u32, reaper: &Reaper) -
     let canary = json!({
         "strategy": "canary",
         "steps": [{ "weight": 50, "hold": "1s" }],
-        "judge": { "min_requests": 10 },
+        "judge": { "min_requests": 10, "compare": false },
     });
     let production = if number.is_multiple_of(2) { canary } else { json!({ "strategy": "rolling" }) };
     let mut version = Version::new(SERVICE, &number.to_string(), production);

@@ -98,16 +98,16 @@ async fn has_run(api: &Api, service: &str, commit: &str, within: Duration) -> Re
     found.with_context(|| format!("{commit} of {service} makes no run: {seen}"))
 }
 
-/// Every hook that was taken is looked at in the end.
-async fn nothing_waits(api: &Api) -> Result<Value> {
+/// Waits until there is nothing of this kind: every hook that was taken is looked at, every stream has ended.
+async fn none_left(api: &Api, kind: &str) -> Result<Value> {
     let look = || async {
         let load = api.get("load").await.unwrap_or_default();
-        let hooks = load["items"].as_array().into_iter().flatten().find(|it| it["name"] == "hooks").cloned();
-        let hooks = hooks.unwrap_or_default();
-        ((hooks["length"] == 0).then(|| hooks.clone()), hooks.to_string())
+        let found = load["items"].as_array().into_iter().flatten().find(|it| it["name"] == kind).cloned();
+        let found = found.unwrap_or_default();
+        ((found["length"] == 0).then(|| found.clone()), found.to_string())
     };
     let (found, seen) = wait_for(Duration::from_secs(120), look).await;
-    found.with_context(|| format!("hooks still wait: {seen}"))
+    found.with_context(|| format!("there still are {kind}: {seen}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -154,7 +154,7 @@ async fn a_flood_of_hooks_is_turned_away_delays_no_other_service_and_its_last_co
         (forge.answers.taken.load(Ordering::Relaxed), forge.answers.turned_away.load(Ordering::Relaxed));
     ensure!(taken + away == SENDERS * HOOKS_OF_EACH + 1, "{taken} and {away} answers");
     ensure!(away > 0, "the flood was none");
-    let hooks = nothing_waits(&api).await?;
+    let hooks = none_left(&api, "hooks").await?;
     ensure!(hooks["refused"].as_u64() == Some(away), "{away} were turned away: {hooks}");
     ensure!(
         api.page("/load").await?.contains("bounds.hooks_waiting_per_service_max"),
@@ -276,7 +276,8 @@ async fn a_step_that_prints_a_gb_to_a_thousand_viewers_ends_and_the_servers_memo
     ensure!(end.contains("more lines were not kept"), "the end of the log is {end}");
     ensure!(length < LINES / 10, "{length} lines were kept");
     ensure!(peak <= PEAK_MB_MAX, "the server took {peak} MB");
-    // Who takes nothing is cut off: the connection ends before the log does.
+    // Who takes nothing is cut off: the connection ends before the log does. They begin to take only then.
+    none_left(&world.api, "streams").await?;
     for stream in slow {
         let (ended, _) = read(stream).await.unwrap_or_default();
         ensure!(!ended, "a viewer that took nothing for long was served all the same");
