@@ -383,6 +383,11 @@ pub struct Bounds {
     pub hook_bytes_in_flight_max: u32,
     /// How long the body of a hook may take to come, in milliseconds.
     pub hook_body_ms: u64,
+    /// Bytes that are still read of a body after its request was answered, so that the sender hears the answer and not that the
+    /// connection broke.
+    pub leftover_bytes_max: u64,
+    /// How long that may take, in milliseconds.
+    pub leftover_ms: u64,
     /// How soon after a hook was refused for one of these bounds its repository is asked, in milliseconds.
     pub hook_heal_ms: u64,
     /// Effects that wait or are being performed; where there are more, nothing new begins.
@@ -492,6 +497,8 @@ impl Default for Bounds {
             hooks_waiting_per_service_max: 1_000,
             hook_bytes_in_flight_max: 64 << 20,
             hook_body_ms: 10_000,
+            leftover_bytes_max: 32 << 20,
+            leftover_ms: 5_000,
             hook_heal_ms: 5_000,
             effects_waiting_max: 50_000,
             effects_parallel_max: 32,

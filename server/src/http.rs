@@ -6,6 +6,7 @@ pub mod api;
 pub mod connections;
 pub mod events;
 pub mod extract;
+mod leftover;
 pub mod metrics;
 pub mod openapi;
 pub mod pages;

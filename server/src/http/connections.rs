@@ -3,7 +3,7 @@
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body, extract::ConnectInfo, http::Request};
+use axum::{Router, extract::ConnectInfo, http::Request};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
+use super::leftover::with_leftover;
 use crate::{app::App, gateway::stall::WriteStall};
 
 /// Bytes that a connection reads ahead, for the head of a request, and that it holds for an other end that takes them slowly:
@@ -82,11 +83,11 @@ impl Connection {
         // A socket that refuses the option is about to fail anyway, and says so then.
         let _ = stream.set_nodelay(true);
         let stream = WriteStall::new(stream, Duration::from_millis(bounds.stream_stall_ms));
-        let (peer, router) = (self.peer, self.router);
+        let (app, peer, router) = (Arc::clone(&self.app), self.peer, self.router);
         let service = service_fn(move |request: Request<Incoming>| {
             let router = router.clone();
+            let mut request = with_leftover(request, &app.config.bounds);
             async move {
-                let mut request = request.map(Body::new);
                 request.extensions_mut().insert(ConnectInfo(peer));
                 router.oneshot(request).await.map_err(|error: Infallible| error)
             }

@@ -54,7 +54,7 @@ impl Unread {
 /// Reads a body whole.
 pub(super) async fn read(app: &App, body: Body) -> Result<Held, Unread> {
     let max = app.config.bounds.hook_body_bytes_max;
-    // What says that it is too large is not read at all.
+    // What says that it is too large is not kept at all.
     if body.size_hint().lower() > max as u64 {
         return Err(Unread::TooLarge);
     }
