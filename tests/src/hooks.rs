@@ -1,8 +1,9 @@
-//! Hooks as Gitea sends and signs them. Not here: what a hook says.
+//! Hooks as Gitea sends and signs them, and what one says of a push. Not here: what others say.
 
 use anyhow::Result;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use reqwest::{Client, RequestBuilder};
+use serde_json::{Value, json};
 use sha2::Sha256;
 
 /// The signature of a body: HMAC-SHA256 with the service's secret, in hex
@@ -25,6 +26,17 @@ pub struct Hook<'a> {
     pub id: &'a str,
     /// JSON.
     pub body: Vec<u8>,
+}
+
+/// What a forge says of a push of `commit` to the branch main.
+#[must_use]
+pub fn push_body(commit: &str) -> Value {
+    json!({
+        "ref": "refs/heads/main", "before": "0".repeat(40), "after": commit, "created": false, "deleted": false,
+        "forced": false, "repository": {"full_name": "dev/shop", "default_branch": "main"},
+        "pusher": {"name": "mei", "email": "mei@example.com"},
+        "head_commit": {"id": commit, "message": "a shop", "author": {"name": "Mei", "email": "mei@example.com"}},
+    })
 }
 
 impl Hook<'_> {

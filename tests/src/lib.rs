@@ -42,7 +42,7 @@ pub use evidence::Tier;
 pub use git::Repo;
 pub use git_http::{Fault, GitHttp, GitHttpOptions};
 pub use gitea::Gitea;
-pub use hooks::{Hook, sign_hook};
+pub use hooks::{Hook, push_body, sign_hook};
 pub use lone::LoneServer;
 pub use parts::{Part, require};
 pub use process::{Process, Stop, free_port, http_client};

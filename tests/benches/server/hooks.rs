@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tests::{
     bench::{Goal, Row, percentile},
-    http_client, sign_hook,
+    http_client, push_body, sign_hook,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -72,7 +72,8 @@ async fn flood(place: &Place, sent: &Arc<AtomicU64>, time: Duration) -> Result<V
 async fn send(address: &str, service: usize, sent: &AtomicU64, end: Instant) -> Result<Vec<f64>> {
     let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
-    let body = push().to_string();
+    // Of the commit that the server knows already: what is measured is the way into the journal, not a build.
+    let body = push_body(&format!("{:040x}", 1)).to_string();
     let signature = sign_hook(HOOK_SECRET, body.as_bytes())?;
     let (mut waits_ms, mut answer) = (Vec::new(), Vec::new());
     while Instant::now() < end {
@@ -107,17 +108,6 @@ async fn read_answer(stream: &mut TcpStream, answer: &mut Vec<u8>) -> Result<Str
             return Ok(status.to_owned());
         }
     }
-}
-
-/// A push of the commit that the server knows already: what is measured is the way into the journal, not a build.
-fn push() -> Value {
-    let commit = format!("{:040x}", 1);
-    json!({
-        "ref": "refs/heads/main", "before": "0".repeat(40), "after": commit, "created": false, "deleted": false,
-        "forced": false, "repository": {"full_name": "dev/shop", "default_branch": "main"},
-        "pusher": {"name": "mei", "email": "mei@example.com"},
-        "head_commit": {"id": commit, "message": "a shop", "author": {"name": "Mei", "email": "mei@example.com"}},
-    })
 }
 
 /// How many hooks the server has, by the highest of their numbers.

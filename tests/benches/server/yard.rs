@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tests::{
     DockerEngine, GitHttp, GitHttpOptions, Hook, Registry, Repo, Windlass, docker::BASE_IMAGE, git_http::publish,
-    http_client,
+    http_client, push_body,
 };
 
 use crate::{
@@ -84,14 +84,7 @@ impl Yard {
 
     /// Says, as a forge does, that `commit` was pushed.
     pub(crate) async fn hook(&self, commit: &str) -> Result<()> {
-        let body = json!({
-            "ref": "refs/heads/main", "before": "0".repeat(40), "after": commit, "created": false, "deleted": false,
-            "forced": false, "repository": {"full_name": "dev/shop", "default_branch": "main"},
-            "pusher": {"name": "mei", "email": "mei@example.com"},
-            "head_commit": {"id": commit, "message": "a shop", "author": {"name": "Mei", "email": "mei@example.com"}},
-        })
-        .to_string();
-        let hook = Hook { event: "push", id: commit, body: body.into_bytes() };
+        let hook = Hook { event: "push", id: commit, body: push_body(commit).to_string().into_bytes() };
         let url = format!("{}/hooks/shop", self.place.url);
         hook.signed(&self.http, &url, HOOK_SECRET)?.send().await?.error_for_status()?;
         Ok(())

@@ -14,11 +14,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use reqwest::Method;
 use serde_json::{Value, json};
-use sha2::Sha256;
-use tests::{Repo, Tier, Windlass, docker::BASE_IMAGE, evidence::record, http_client, process::output, require};
+use tests::{Hook, Repo, Tier, Windlass, docker::BASE_IMAGE, evidence::record, http_client, process::output, require};
 
 use crate::{
     api::{WITHIN, text, wait_for},
@@ -128,33 +126,20 @@ async fn stranger(world: &World) -> Result<()> {
     let made = made.with_context(|| format!("the pull request is not opened: {why}"))?;
     let number = made["number"].as_u64().context("the pull request has no number")?;
 
-    let (user, _) = world.gitea.admin();
-    let secret = "secret-of-the-stranger";
-    let service = json!({
-        "name": STRANGER,
-        "repository_url": remote.url,
-        "credential": { "kind": "token", "user": user, "token": world.gitea.token() },
-        "hook_secret": secret,
-        // Its branches make no run.
-        "release_branch": "none",
-        "poll_interval_ms": 0,
-    });
-    world.api.post("services", service).await?;
+    // Its branches make no run.
+    let secret = world.register(STRANGER, &remote, "none").await?;
     let side = |owner: &str, branch: &str| json!({ "ref": branch, "sha": commit, "repo": { "full_name": format!("{owner}/{STRANGER}") } });
     let body = json!({ "action": "opened", "number": number, "pull_request": {
         "number": number, "title": "a basket", "user": { "login": "eve" },
         "head": side("eve", "basket"), "base": side("dev", "main"),
     }})
     .to_string();
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes())?;
-    mac.update(body.as_bytes());
-    let signature = hex::encode(mac.finalize().into_bytes());
+    let hook = Hook { event: "pull_request", id: "from-a-fork", body: body.into_bytes() };
+    let signed = hook.signed(&http_client(), &format!("{}/hooks/{STRANGER}", world.base), &secret)?;
     // A forge sends again what was not taken.
     let send = || async {
-        let request = http_client().post(format!("{}/hooks/{STRANGER}", world.base));
-        let request = request.header("x-gitea-event", "pull_request").header("x-gitea-delivery", "from-a-fork");
-        let request = request.header("x-gitea-signature", &signature).header("content-type", "application/json");
-        let answer = request.body(body.clone()).send().await;
+        let Some(request) = signed.try_clone() else { return (None, "its body cannot be sent twice".to_owned()) };
+        let answer = request.send().await;
         let taken = answer.as_ref().is_ok_and(|answer| answer.status().is_success());
         (taken.then_some(()), format!("{answer:?}"))
     };

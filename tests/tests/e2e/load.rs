@@ -10,11 +10,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use reqwest::Method;
 use serde_json::{Value, json};
-use sha2::Sha256;
-use tests::{LoneServer, Tier, docker::BASE_IMAGE, evidence::record, require};
+use tests::{Hook, LoneServer, Tier, docker::BASE_IMAGE, evidence::record, push_body, require};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
@@ -53,19 +51,8 @@ struct Forge {
 impl Forge {
     /// A signed push; says whether it was taken.
     async fn push(&self, service: &str, id: &str, commit: &str) -> Result<bool> {
-        let body = json!({
-            "ref": "refs/heads/main", "before": "0".repeat(40), "after": commit, "created": false, "deleted": false,
-            "forced": false, "repository": {"full_name": "dev/shop", "default_branch": "main"},
-            "pusher": {"name": "mei", "email": "mei@example.com"},
-            "head_commit": {"id": commit, "message": "a shop", "author": {"name": "Mei", "email": "mei@example.com"}},
-        })
-        .to_string();
-        let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes())?;
-        mac.update(body.as_bytes());
-        let request = self.http.post(format!("{}/hooks/{service}", self.url));
-        let request = request.header("x-gitea-event", "push").header("x-gitea-delivery", id);
-        let request = request.header("x-gitea-signature", hex::encode(mac.finalize().into_bytes()));
-        let answer = request.header("content-type", "application/json").body(body).send().await?;
+        let hook = Hook { event: "push", id, body: push_body(commit).to_string().into_bytes() };
+        let answer = hook.signed(&self.http, &format!("{}/hooks/{service}", self.url), SECRET)?.send().await?;
         match answer.status().as_u16() {
             202 => {
                 self.answers.taken.fetch_add(1, Ordering::Relaxed);

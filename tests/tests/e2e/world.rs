@@ -238,20 +238,27 @@ impl World {
 
     /// Makes a private repository with a signed hook and registers it.
     pub(crate) async fn service(&self, name: &str) -> Result<Service> {
-        let (remote, secret) = (self.gitea.create_repo(name, true).await?, format!("secret-of-{name}"));
+        let remote = self.gitea.create_repo(name, true).await?;
+        let secret = self.register(name, &remote, "main").await?;
+        let registered = self.api.get(&format!("services/{name}")).await?;
+        self.gitea.create_webhook(&remote, text(&registered, "hook_url")?, &secret).await?;
+        Ok(Service { name: name.to_owned(), repo: Repo::init()?, remote, secret })
+    }
+
+    /// Registers a service of a repository whose hooks nobody sends yet; gives the secret that they need.
+    pub(crate) async fn register(&self, name: &str, remote: &GiteaRepo, release_branch: &str) -> Result<String> {
+        let secret = format!("secret-of-{name}");
         let (user, _) = self.gitea.admin();
         let service = json!({
             "name": name,
             "repository_url": remote.url,
             "credential": { "kind": "token", "user": user, "token": self.gitea.token() },
             "hook_secret": secret,
-            "release_branch": "main",
+            "release_branch": release_branch,
             "poll_interval_ms": 0,
         });
         self.api.post("services", service).await?;
-        let registered = self.api.get(&format!("services/{name}")).await?;
-        self.gitea.create_webhook(&remote, text(&registered, "hook_url")?, &secret).await?;
-        Ok(Service { name: name.to_owned(), repo: Repo::init()?, remote, secret })
+        Ok(secret)
     }
 
     /// Waits until a run has ended; gives it.

@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use fuzz::Chance;
-use tests::soak::Counts;
+use tests::{push_body, soak::Counts};
 
 use crate::{
     Setting,
-    server::{Server, pull_request, push},
+    server::{Server, pull_request},
 };
 
 pub(crate) async fn run(setting: &Setting) -> Result<(String, Counts)> {
@@ -19,7 +19,7 @@ pub(crate) async fn run(setting: &Setting) -> Result<(String, Counts)> {
     while Instant::now() < end {
         let (event, mut said) = match chance.below(4) {
             0 => ("pull_request", pull_request(&server.lone.head)),
-            _ => ("push", push(&server.lone.head)),
+            _ => ("push", push_body(&server.lone.head)),
         };
         for _ in 0..=chance.below(3) {
             chance.change_json(&mut said);

@@ -13,12 +13,12 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use fuzz::Chance;
 use serde_json::{Value, json};
-use tests::soak::Counts;
+use tests::{push_body, soak::Counts};
 use tokio::task::JoinSet;
 
 use crate::{
     Setting,
-    server::{Door, Server, push},
+    server::{Door, Server},
 };
 
 const FORGES: usize = 3;
@@ -64,7 +64,7 @@ pub(crate) async fn run(setting: &Setting) -> Result<(String, Counts)> {
     let acknowledged = acknowledged.lock().map(|mut all| std::mem::take(&mut *all)).unwrap_or_default();
     let mut ours = BTreeSet::new();
     for (id, delivery) in &acknowledged.hooks {
-        let answer = server.door.hook("push", id, push(&server.lone.head).to_string().into_bytes()).await?;
+        let answer = server.door.hook("push", id, push_body(&server.lone.head).to_string().into_bytes()).await?;
         let (status, said) = (answer.status(), answer.json::<Value>().await?);
         ensure!(status == 202 && said["repeat"] == true, "the hook {id} was acknowledged and is lost: {status} {said}");
         ensure!(said["delivery"] == *delivery, "the hook {id} was {delivery} and is there as another: {said}");
@@ -98,7 +98,7 @@ async fn send(
             if over.load(Ordering::SeqCst) {
                 return Ok(());
             }
-            match door.hook("push", &id, push(head).to_string().into_bytes()).await {
+            match door.hook("push", &id, push_body(head).to_string().into_bytes()).await {
                 // Killed in the middle of the answer, it is as good as none.
                 Ok(answer) if answer.status() == 202 => match answer.json::<Value>().await {
                     Ok(said) => break said["delivery"].as_u64().context("an answer without a delivery")?,

@@ -53,16 +53,6 @@ impl Door {
     }
 }
 
-/// What a forge says of a push.
-pub(crate) fn push(commit: &str) -> Value {
-    json!({
-        "ref": "refs/heads/main", "before": "0".repeat(40), "after": commit, "created": false, "deleted": false,
-        "forced": false, "repository": {"full_name": "dev/shop", "default_branch": "main"},
-        "pusher": {"name": "mei", "email": "mei@example.com"},
-        "head_commit": {"id": commit, "message": "a shop", "author": {"name": "Mei", "email": "mei@example.com"}},
-    })
-}
-
 /// What a forge says of a pull request.
 pub(crate) fn pull_request(commit: &str) -> Value {
     let side = |name: &str| json!({"ref": name, "sha": commit, "repo": {"full_name": "dev/shop"}});
