@@ -15,9 +15,9 @@ use crate::mask::{LineMasker, MaskedLine, Secrets};
 /// Longer lines are cut: a browser would not show them, and a masker would hold them in memory.
 const MAX_LINE_BYTES: usize = 16 * 1024;
 /// Lines that may wait for the server; then the source of the lines waits.
-const QUEUE_LINES: usize = 2048;
+const QUEUE_LINES: usize = 4096;
 /// A batch is sent when it has so many lines or bytes, or after [`BATCH_DELAY`].
-const BATCH_LINES: usize = 500;
+const BATCH_LINES: usize = 2000;
 const BATCH_BYTES: usize = 256 * 1024;
 const BATCH_DELAY: Duration = Duration::from_millis(150);
 /// Lines that wait because one before them may hold the beginning of a secret.
@@ -58,6 +58,8 @@ pub(crate) struct StationLog {
     dropped: u64,
     lines_max: u64,
     bytes_max: u64,
+    /// Lines that were given out and are not in the queue.
+    given: Vec<LogLine>,
 }
 
 impl StationLog {
@@ -93,11 +95,19 @@ impl StationLog {
             dropped: 0,
             lines_max: bounds.log_lines_per_step_max,
             bytes_max: bounds.log_bytes_per_step_max,
+            given: Vec::new(),
         }
     }
 
     /// Writes what a program printed.
     pub(crate) async fn write(&mut self, stream: LogStream, bytes: &[u8], ends_line: bool, at_ms: u64) {
+        self.take(stream, bytes, ends_line, at_ms);
+        self.flush().await;
+    }
+
+    /// Takes what a program printed, to be written by [`StationLog::flush`]: a wake-up for each line would cost more than
+    /// the line.
+    pub(crate) fn take(&mut self, stream: LogStream, bytes: &[u8], ends_line: bool, at_ms: u64) {
         if self.dropped > 0 {
             // Nothing more is kept: a step that prints without end costs no more than the counting of its lines.
             self.dropped += u64::from(ends_line);
@@ -105,9 +115,19 @@ impl StationLog {
         }
         self.work(stream, |masker, ready| masker.push(bytes, ends_line, at_ms, ready));
         if self.order.len() > MAX_HELD_LINES {
-            self.pause().await;
+            self.give_out(LineMasker::pause);
         } else {
-            self.give().await;
+            self.give();
+        }
+    }
+
+    /// Writes what was taken; waits where too much waits for the server.
+    pub(crate) async fn flush(&mut self) {
+        let mut lines = self.given.drain(..);
+        while lines.len() > 0 {
+            // The receiver goes away only when the run is not ours any more.
+            let Ok(places) = self.queue.reserve_many(lines.len().min(QUEUE_LINES)).await else { return };
+            places.zip(&mut lines).for_each(|(place, line)| place.send(line));
         }
     }
 
@@ -120,8 +140,9 @@ impl StationLog {
     pub(crate) async fn say(&mut self, text: &str) {
         let text = self.secrets.mask(text);
         for line in text.lines() {
-            self.queue(LogLine { at: now(), stream: LogStream::System, text: line.to_owned() }).await;
+            self.put(LogLine { at: now(), stream: LogStream::System, text: line.to_owned() });
         }
+        self.flush().await;
     }
 
     /// Waits as long as a line may be held back; then gives it out. For ever, when none is.
@@ -135,23 +156,19 @@ impl StationLog {
 
     /// The source pauses: gives out what is held back.
     pub(crate) async fn pause(&mut self) {
-        for stream in [LogStream::Stdout, LogStream::Stderr] {
-            self.work(stream, LineMasker::pause);
-        }
-        self.give().await;
+        self.give_out(LineMasker::pause);
+        self.flush().await;
     }
 
     /// The source has ended: gives out the rest of its lines. Lines of our own may follow.
     pub(crate) async fn finish(&mut self) {
-        for stream in [LogStream::Stdout, LogStream::Stderr] {
-            self.work(stream, LineMasker::finish);
-        }
-        self.give().await;
+        self.give_out(LineMasker::finish);
         if self.dropped > 0 {
             let text = format!("{} more lines were not kept", self.dropped);
             self.dropped = 0;
-            self.queue(LogLine { at: now(), stream: LogStream::System, text }).await;
+            self.put(LogLine { at: now(), stream: LogStream::System, text });
         }
+        self.flush().await;
     }
 
     /// Waits until the server has acknowledged every line, or the run is not ours any more.
@@ -182,35 +199,41 @@ impl StationLog {
         self.order.extend((0..ended).map(|_| stream));
     }
 
-    async fn give(&mut self) {
+    fn give_out(&mut self, held: impl Fn(&mut LineMasker<u64>, &mut Vec<MaskedLine<u64>>)) {
+        for stream in [LogStream::Stdout, LogStream::Stderr] {
+            self.work(stream, &held);
+        }
+        self.give();
+    }
+
+    fn give(&mut self) {
         while let Some(stream) = self.order.front().copied() {
             let Some(line) = self.channel(stream).ready.pop_front() else { return };
             self.order.pop_front();
-            self.keep(stream, line).await;
+            self.keep(stream, line);
         }
     }
 
     /// Keeps the bounds. Our own words come always: they are few, and say how the step ended.
-    async fn keep(&mut self, stream: LogStream, line: MaskedLine<u64>) {
+    fn keep(&mut self, stream: LogStream, line: MaskedLine<u64>) {
         let at = UnixMs(line.about);
         let bytes = u64::try_from(line.raw_bytes).unwrap_or(u64::MAX).saturating_add(1);
         if self.dropped > 0 || self.lines >= self.lines_max || self.bytes.saturating_add(bytes) > self.bytes_max {
             if self.dropped == 0 {
                 let (lines, bytes) = (self.lines_max, self.bytes_max);
                 let text = format!("the log ends here: its limit is {lines} lines and {bytes} bytes; the step goes on");
-                self.queue(LogLine { at, stream: LogStream::System, text }).await;
+                self.put(LogLine { at, stream: LogStream::System, text });
             }
             self.dropped += 1;
             return;
         }
         self.bytes += bytes;
-        self.queue(LogLine { at, stream, text: line.text }).await;
+        self.put(LogLine { at, stream, text: line.text });
     }
 
-    async fn queue(&mut self, line: LogLine) {
+    fn put(&mut self, line: LogLine) {
         self.lines += 1;
-        // The receiver goes away only when the run is not ours any more.
-        self.queue.send(line).await.ok();
+        self.given.push(line);
     }
 }
 
@@ -272,13 +295,16 @@ impl<L: RunnerLink> Shipper<L> {
         let deadline = tokio::time::Instant::now() + BATCH_DELAY;
         let mut bytes = 0;
         while self.unsent.len() < BATCH_LINES && bytes < BATCH_BYTES {
-            match tokio::time::timeout_at(deadline, queue.recv()).await {
-                Ok(Some(line)) => {
-                    bytes += line.text.len();
-                    self.take(line);
-                }
-                Ok(None) | Err(_) => return,
-            }
+            let line = match queue.try_recv() {
+                Ok(line) => line,
+                // No time is asked for while there are lines.
+                Err(_) => match tokio::time::timeout_at(deadline, queue.recv()).await {
+                    Ok(Some(line)) => line,
+                    Ok(None) | Err(_) => return,
+                },
+            };
+            bytes += line.text.len();
+            self.take(line);
         }
     }
 

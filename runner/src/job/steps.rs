@@ -184,21 +184,24 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
             end
         };
         let write = async {
+            let mut pieces = Vec::with_capacity(OUTPUT_QUEUE);
             loop {
                 tokio::select! {
-                    piece = receiver.recv() => match piece {
-                        Some(piece) => {
-                            let stream = match piece.stream {
-                                LogStream::Stdout => Stream::Stdout,
-                                LogStream::Stderr => Stream::Stderr,
-                            };
-                            let at = u64::try_from(piece.time_ms()).unwrap_or(0);
-                            station.log.write(stream, &piece.bytes, piece.ends_line, at).await;
-                        }
-                        None => return,
-                    },
-                    () = station.log.idle() => station.log.pause().await,
+                    count = receiver.recv_many(&mut pieces, OUTPUT_QUEUE) => if count == 0 { return },
+                    () = station.log.idle() => {
+                        station.log.pause().await;
+                        continue;
+                    }
                 }
+                for piece in pieces.drain(..) {
+                    let stream = match piece.stream {
+                        LogStream::Stdout => Stream::Stdout,
+                        LogStream::Stderr => Stream::Stderr,
+                    };
+                    let at = u64::try_from(piece.time_ms()).unwrap_or(0);
+                    station.log.take(stream, &piece.bytes, piece.ends_line, at);
+                }
+                station.log.flush().await;
             }
         };
         let work = async { tokio::join!(run, write).0 };

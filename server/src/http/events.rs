@@ -4,8 +4,9 @@
 use std::{collections::VecDeque, convert::Infallible, future::Future, sync::Arc, time::Duration};
 
 use axum::{
+    body::Body,
     extract::{FromRequestParts, Query, State},
-    http::{StatusCode, request::Parts},
+    http::{HeaderValue, StatusCode, header, request::Parts},
     response::{
         IntoResponse, Response,
         sse::{Event, KeepAlive, Sse},
@@ -27,6 +28,8 @@ use crate::app::{App, Changed, Missed};
 
 /// Silence after which a comment is sent, so that nothing on the way cuts the stream and the other end knows us alive.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// A comment, which no reader of events hears.
+pub const SILENCE: &str = ":\n\n";
 /// Topics that one stream is about at most.
 const TOPICS_MAX: usize = 50;
 
@@ -87,9 +90,25 @@ where
     let batches = stream::unfold(start, next);
     let events =
         futures_util::StreamExt::flat_map(batches, |events| stream::iter(events.into_iter().map(Ok::<_, Infallible>)));
-    let mut response = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
+    unbuffered(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
+}
+
+/// Many events as an answer: `next` gives some at a time as they are sent, which costs less than one by one; none at the
+/// end. It says something every [`KEEP_ALIVE`] ([`SILENCE`] where there is nothing to say).
+pub fn answer_written<S, F>(start: S, next: impl Fn(S) -> F + Send + 'static) -> Response
+where
+    S: Send + 'static,
+    F: Future<Output = Option<(String, S)>> + Send + 'static,
+{
+    let pieces = futures_util::StreamExt::map(stream::unfold(start, next), Ok::<_, Infallible>);
+    let mut response = Body::from_stream(pieces).into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    unbuffered(response)
+}
+
+fn unbuffered(mut response: Response) -> Response {
     // nginx would keep the events until its buffer is full.
-    response.headers_mut().insert("x-accel-buffering", axum::http::HeaderValue::from_static("no"));
+    response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     response
 }
 

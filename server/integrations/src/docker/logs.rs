@@ -19,6 +19,8 @@ use super::{ContainerState, DockerError, Engine};
 const DISORDER_NS: i64 = 1_000_000_000;
 /// Messages that are held back while a place is looked for.
 const MAX_HELD: usize = 10_000;
+/// Messages that are taken together.
+const READY_MESSAGES: usize = 128;
 /// Pause before the engine is asked again after it hung up.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
@@ -171,11 +173,19 @@ impl Engine {
         progress: &Progress,
     ) -> Result<(), DockerError> {
         reader.begin();
-        let mut stream = Box::pin(self.docker.logs(name, Some(reader.options(follow))));
+        // What is there already is taken together: a wake-up for each line would cost more than the line.
+        let mut stream = Box::pin(self.docker.logs(name, Some(reader.options(follow))).ready_chunks(READY_MESSAGES));
         let mut ready = Vec::new();
-        while let Some(next) = stream.next().await {
-            reader.take(next.map_err(self.failed("read the output"))?, &mut ready);
+        while let Some(messages) = stream.next().await {
+            let mut broken = None;
+            for message in messages {
+                match message {
+                    Ok(message) => reader.take(message, &mut ready),
+                    Err(error) => broken = Some(self.failed("read the output")(error)),
+                }
+            }
             hand_over(reader, &mut ready, output, progress).await?;
+            broken.map_or(Ok(()), Err)?;
         }
         reader.end(&mut ready);
         hand_over(reader, &mut ready, output, progress).await
@@ -188,14 +198,17 @@ async fn hand_over(
     output: &mpsc::Sender<LogPiece>,
     progress: &Progress,
 ) -> Result<(), DockerError> {
-    for piece in ready.drain(..) {
-        let place = piece.cursor;
+    let mut pieces = ready.drain(..).peekable();
+    while pieces.peek().is_some() {
+        let together = pieces.len().min(output.max_capacity());
         progress.handing_over.store(true, Ordering::Relaxed);
-        let sent = output.send(piece).await;
+        let room = output.reserve_many(together).await;
         progress.handing_over.store(false, Ordering::Relaxed);
-        sent.map_err(|_| DockerError::ReceiverGone)?;
-        progress.pieces.fetch_add(1, Ordering::Relaxed);
-        reader.place = Some(place);
+        for (room, piece) in room.map_err(|_| DockerError::ReceiverGone)?.zip(&mut pieces) {
+            reader.place = Some(piece.cursor);
+            room.send(piece);
+            progress.pieces.fetch_add(1, Ordering::Relaxed);
+        }
     }
     Ok(())
 }

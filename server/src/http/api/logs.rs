@@ -1,16 +1,12 @@
 //! The logs of a run's steps: windows of lines, search, and lines as they come. Not here: the logs of the pages, which are
 //! painted.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 
-use axum::{
-    extract::State,
-    http::StatusCode,
-    response::{Response, sse::Event},
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use pipelines::ids::RunId;
 use serde::Deserialize;
-use tokio::sync::broadcast;
+use tokio::{sync::broadcast, time::Instant};
 
 use super::{
     Reply,
@@ -23,7 +19,7 @@ use crate::{
         logs::{NumberedLine, Stream},
     },
     http::{
-        events::{self, Resume, Room},
+        events::{self, KEEP_ALIVE, Resume, Room, SILENCE},
         extract::{Ask, OfRun, OfStep},
         problem::Problem,
     },
@@ -146,7 +142,7 @@ pub async fn stream_log(
     let room = Room::take(&app)?;
     let receiver = app.changes();
     let lines = Lines { app, id, step, from, room, receiver, is_over: false };
-    Ok(events::answer(lines, Lines::next))
+    Ok(events::answer_written(lines, Lines::next))
 }
 
 struct Lines {
@@ -160,16 +156,18 @@ struct Lines {
 }
 
 impl Lines {
-    async fn next(mut self) -> Option<(Vec<Event>, Self)> {
+    async fn next(mut self) -> Option<(String, Self)> {
         if self.is_over {
             return None;
         }
+        let silent_until = Instant::now() + KEEP_ALIVE;
         loop {
             match self.read().await {
                 Ok((events, is_over)) if is_over || !events.is_empty() => {
                     self.is_over = is_over;
                     return Some((events, self));
                 }
+                Ok(_) if Instant::now() >= silent_until => return Some((SILENCE.to_owned(), self)),
                 Ok(_) => self.changed().await?,
                 Err(error) => {
                     // The other end connects again and gets the error as an answer.
@@ -181,7 +179,7 @@ impl Lines {
     }
 
     /// The lines that are there, and whether they are the last.
-    async fn read(&mut self) -> Result<(Vec<Event>, bool), AppError> {
+    async fn read(&mut self) -> Result<(String, bool), AppError> {
         // Asked before the lines are read: what comes in between is then still waited for.
         let is_over = is_over(&self.app, &self.id, &self.step)?;
         // The length first: lines that come in between are then known to be more, and not taken for the end.
@@ -189,15 +187,16 @@ impl Lines {
         let lines = self.app.log_read_some(&self.id, &self.step, self.from, STREAM_LINES, STREAM_BYTES).await?;
         self.from = lines.last().map_or(self.from, |line| line.number + 1);
         let is_over = (is_over || length.finished) && self.from >= length.lines;
-        let mut events: Vec<Event> = lines
-            .into_iter()
-            .filter_map(|it| {
-                let number = it.number.to_string();
-                Event::default().event("line").id(number).json_data(line(it)).ok()
-            })
-            .collect();
+        let mut events = String::with_capacity(2 * STREAM_BYTES);
+        for it in lines {
+            let number = it.number;
+            // JSON has no end of a line in it, so it is one line of the event.
+            if let Ok(line) = serde_json::to_string(&line(it)) {
+                let _ = write!(events, "event: line\nid: {number}\ndata: {line}\n\n");
+            }
+        }
         if is_over {
-            events.push(Event::default().event("end").data("{}"));
+            events.push_str("event: end\ndata: {}\n\n");
         }
         Ok((events, is_over))
     }
