@@ -4,6 +4,11 @@ mod cli;
 mod demo;
 mod serve;
 
+/// Of the allocators that keep the memory small, the one that is fastest where one thread frees what another took, as the
+/// store's thread does with every change.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> std::process::ExitCode {
     // Every client of HTTPS in this process uses it. It can only be taken already, by the same one.
