@@ -203,12 +203,12 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
         self.link.report(Report::Prepared { steps: names, plan, releases }).await;
         self.go_on()?;
 
-        let inputs = self.unless_stopped(self.inputs(&definition, &base, &tree_id)).await?;
+        let inputs = self.unless_stopped(self.steadily(|| self.inputs(&definition, &base, &tree_id))).await?;
         if let Some(reused) = self.unless_stopped(self.reuse(&inputs, &commit)).await? {
             self.skip_all(&definition, &reused.reason).await;
             return Ok(End::Pushed(reused.pushed));
         }
-        let given = self.unless_stopped(self.given_secrets(&definition)).await?;
+        let given = self.unless_stopped(self.steadily(|| self.given_secrets(&definition))).await?;
         self.run_steps(&definition, &given, &commit).await?;
         let built = self.build(&definition, &base, &inputs, &commit).await?;
         if !self.may_push() {
@@ -371,6 +371,23 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
             }
         };
         tokio::time::timeout(ENGINE_PATIENCE, back).await.is_ok()
+    }
+
+    /// Works at what asks the engine outside of a station, and again when it went away and is back. Who calls this leaves it
+    /// when the run is stopped.
+    async fn steadily<T, F: Future<Output = Result<T, Halt>>>(&self, work: impl Fn() -> F) -> Result<T, Halt> {
+        for _ in 1..self.shared.config.attempts.max(1) {
+            match work().await {
+                Err(Halt::EngineAway { reason }) => {
+                    tracing::warn!(run = %self.job.run, "{reason}; it is waited for");
+                    if !self.engine_back().await {
+                        return Err(Halt::EngineAway { reason });
+                    }
+                }
+                end => return end,
+            }
+        }
+        work().await
     }
 
     /// Whether a station whose engine went away is to be worked at again, now that it is back; `left` are the tries.

@@ -48,7 +48,7 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
         commit: &CommitInfo,
     ) -> Result<Built, Halt> {
         self.go_on()?;
-        if let Some(built) = self.built_before(commit).await? {
+        if let Some(built) = self.unless_stopped(self.steadily(|| self.built_before(commit))).await? {
             return Ok(built);
         }
         let mut station = Station::begin(self, IMAGE, Numbering::Append).await;

@@ -65,7 +65,7 @@ impl<L: RunnerLink + 'static> Work<'_, L> {
         if definition.steps.is_empty() {
             return Ok(());
         }
-        self.ensure_network().await?;
+        self.unless_stopped(self.steadily(|| self.ensure_network())).await?;
         let parallel = usize::try_from(self.job.bounds.parallel_steps_max).unwrap_or(usize::MAX).max(1);
         let mut progress = Progress::default();
         let run = |step: usize| async move {
