@@ -2,8 +2,9 @@
 //! `upstream`, the choice of the revision in `table`.
 //!
 //! What is tried again, and when: a request of which nothing was sent goes to the revision's next
-//! backend and then to the route's fallback, and where all of these refuse connections it waits for them; a request that was sent and lost before any byte of its
-//! answer goes once more to the same revision if it is idempotent and has no body. Nothing else.
+//! backend and then to the route's fallback, and where all of these refuse connections it waits for them, without an error
+//! of the revision; a request that was sent and lost before any byte of its answer goes once more to the same revision if it
+//! is idempotent and has no body. Nothing else.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -150,9 +151,15 @@ impl Exchange<'_> {
     /// Gets the head of an answer from the revision, or from the fallback.
     async fn run(&self, mut ticket: Ticket, mut body: Outgoing) -> Result<Received, Reason> {
         let (began, mut pause) = (Instant::now(), REFUSED_PAUSE);
+        // The revision that was chosen and took nothing, while its fallback is tried.
+        let mut chosen: Option<Ticket> = None;
         loop {
             let (failure, reason, unsent) = match self.run_on(&mut ticket, body).await {
                 Ok((lease, response)) => {
+                    if let Some(mut chosen) = chosen {
+                        chosen.failed(Failure::Connect);
+                        chosen.counters.fell_back();
+                    }
                     return Ok(Received { ticket, lease, response });
                 }
                 Err(error) => error,
@@ -161,20 +168,27 @@ impl Exchange<'_> {
             let next = unsent.as_ref().and_then(|_| self.gate.table.fallback(self.host, &ticket.revision.id));
             let may_wait = reason == Reason::Unreachable && began.elapsed() + pause <= self.limits.refused_wait();
             match (unsent, next) {
+                (Some(unsent), Some(next)) => {
+                    chosen = Some(std::mem::replace(&mut ticket, next));
+                    body = unsent;
+                }
+                // All of them refuse: that is the engine's doing, not that of one revision.
                 (Some(unsent), None) if may_wait => {
+                    if let Some(chosen) = chosen.take() {
+                        std::mem::replace(&mut ticket, chosen).spare();
+                    }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(REFUSED_PAUSE_MAX);
                     body = unsent;
-                    continue;
                 }
-                (unsent, next) => {
+                _ => {
+                    if let Some(mut chosen) = chosen {
+                        chosen.failed(Failure::Connect);
+                    }
                     if let Some(failure) = failure {
                         ticket.failed(failure);
                     }
-                    let (Some(unsent), Some(next)) = (unsent, next) else { return Err(reason) };
-                    ticket.counters.fell_back();
-                    ticket = next;
-                    body = unsent;
+                    return Err(reason);
                 }
             }
         }

@@ -131,6 +131,11 @@ impl Ticket {
         self.settled = true;
         self.counters.failed(failure);
     }
+
+    /// Ends without being counted: another revision is asked.
+    pub(super) fn spare(mut self) {
+        self.settled = true;
+    }
 }
 
 impl Drop for Ticket {

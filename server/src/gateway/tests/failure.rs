@@ -70,6 +70,29 @@ async fn a_request_waits_for_a_backend_that_is_about_to_listen_again() {
 }
 
 #[tokio::test]
+async fn a_revision_that_refuses_as_its_fallback_does_is_not_blamed() {
+    let addresses = [nobody().await, nobody().await];
+    let backends: [(&str, &[SocketAddr]); 2] = [("new", &addresses[..1]), ("stable", &addresses[1..])];
+    let stage = Stage::start_with(&backends, &[("shop", &[("new", 10_000), ("stable", 0)])], |config| {
+        config.routes.get_mut("shop").expect("a route").fallback = Some("stable".into());
+    })
+    .await;
+    let mut client = Client::new(stage.address);
+    let asked = tokio::spawn(async move { client.send(ask(Method::POST, "shop", "/", full("x"))).await });
+    while stage.stats("shop", "stable").await.connect_failures < 2 {
+        tokio::task::yield_now().await;
+    }
+    let listener = TcpListener::bind(addresses[0]).await.expect("binds");
+    let (mut stream, _) = listener.accept().await.expect("the request comes");
+    let _ = stream.read(&mut [0; 4096]).await;
+    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.expect("it listens");
+    assert_eq!(asked.await.expect("no panic").expect("an answer").text, "ok");
+    let (new, stable) = (stage.stats("shop", "new").await, stage.stats("shop", "stable").await);
+    assert_eq!((new.requests, new.errors, new.fallbacks_away), (1, 0, 0));
+    assert_eq!((stable.requests, stable.errors, stable.client_aborts), (0, 0, 0));
+}
+
+#[tokio::test]
 async fn a_lost_get_is_sent_once_more_and_a_lost_post_is_not() {
     let good = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
     let seen = Arc::new(AtomicUsize::new(0));
