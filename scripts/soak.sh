@@ -3,7 +3,8 @@
 # done with these sources is not run again, so that it can be stopped and goes on: `make soak PART=fuzz` runs one part
 # anew. A part notes what it did as `tests::soak` says; a new one is a function here and a word in `all`.
 # WINDLASS_SOAK_MINUTES (10): how long the parts that run for a time take. WINDLASS_SOAK_SEEDS (1000000): simulated lives.
-# WINDLASS_STORE_KILLS (200): kills of the store per engine. WINDLASS_FUZZ_SECONDS (60): how long each parser is fed.
+# WINDLASS_STORE_KILLS (200): kills of the store per engine. WINDLASS_SOAK_DEATHS (200): random deaths of real processes,
+# drawn from WINDLASS_SOAK_SEED (the time). WINDLASS_FUZZ_SECONDS (60): how long each parser is fed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 . scripts/path.sh
@@ -24,8 +25,8 @@ store() {
 }
 hooks() { $cargo test --quiet --locked --workspace --test soak -- hooks; }
 kills() { $cargo test --quiet --locked --workspace --test soak -- kills; }
-# Server, gateway, engine and registries die while trains go on; then each safeguard is left out once. Goes on after the
-# last whole round.
+# Server, gateway, engine, runner and registries die while trains go on; then each safeguard is left out once. Goes on
+# after the last whole round.
 deaths() {
     $cargo build --quiet --locked --workspace --bins || return
     WINDLASS_SOAK_SOURCES=$sources $cargo test --quiet --locked --workspace --test e2e -- \

@@ -190,6 +190,12 @@ impl Smtp {
         self.state.borrow().mails.clone()
     }
 
+    /// How many those are.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.state.borrow().mails.len()
+    }
+
     /// How often a client has tried to sign in, rightly or not.
     #[must_use]
     pub fn sign_ins(&self) -> u64 {

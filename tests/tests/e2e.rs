@@ -5,6 +5,8 @@
 mod api;
 #[path = "e2e/backup.rs"]
 mod backup;
+#[path = "e2e/clerk.rs"]
+mod clerk;
 #[path = "e2e/crash.rs"]
 mod crash;
 #[path = "e2e/deaths.rs"]
@@ -13,8 +15,12 @@ mod deaths;
 mod disk;
 #[path = "e2e/inputs.rs"]
 mod inputs;
+#[path = "e2e/lease.rs"]
+mod lease;
 #[path = "e2e/load.rs"]
 mod load;
+#[path = "e2e/machine.rs"]
+mod machine;
 #[path = "e2e/reaper.rs"]
 mod reaper;
 #[path = "e2e/retention.rs"]

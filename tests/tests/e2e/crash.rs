@@ -31,9 +31,9 @@ const SERVICE: &str = "anvil";
 const STRANGER: &str = "tongs";
 const TESTER: &str = "qa@example.com";
 /// Before the effect acts, after the outside party answered, before the outcome is stored.
-const PLACES: [&str; 3] = ["before", "answered", "storing"];
+pub(crate) const PLACES: [&str; 3] = ["before", "answered", "storing"];
 /// The file in which the server notes the places at which it died; it runs in the folder of the world.
-const MARKS: &str = "deaths";
+pub(crate) const MARKS: &str = "deaths";
 const LINES: usize = 60;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -260,12 +260,22 @@ fn places_of(kind: &str) -> BTreeSet<String> {
 fn all_places() -> Result<BTreeSet<String>> {
     let kinds = output(Command::new(Windlass::binary()?).arg("effects"))?;
     ensure!(kinds.lines().count() > 5, "the server names too few kinds of effects: {kinds}");
-    // A lease expires where a runner is gone for good, which here it never is: the simulation kills those three places.
+    // A lease ends where a runner is gone for good, which here it never is: see `lease`.
     Ok(kinds.lines().filter(|kind| *kind != "expire-lease").flat_map(places_of).collect())
 }
 
+/// Lets it die at this place of a kind alone, or at none of them.
+pub(crate) fn arm(world: &World, kind: &str, place: Option<&str>) -> Result<()> {
+    let marks: String =
+        PLACES.iter().filter(|other| place != Some(other)).map(|other| format!("{kind}:{other}\n")).collect();
+    // Never half: the server reads it at any moment.
+    let whole = world.folder().join("deaths.new");
+    fs::write(&whole, marks)?;
+    Ok(fs::rename(whole, world.folder().join(MARKS))?)
+}
+
 /// Where it died so far.
-fn deaths(world: &World) -> BTreeSet<String> {
+pub(crate) fn deaths(world: &World) -> BTreeSet<String> {
     let noted = fs::read_to_string(world.folder().join(MARKS)).unwrap_or_default();
     noted.lines().map(str::to_owned).collect()
 }

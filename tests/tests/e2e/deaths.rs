@@ -1,15 +1,16 @@
-//! Server, gateway, container engine and registries die at random moments, alone and two at a time, while releases go
-//! their way and visitors come. Each train ends as if nobody had died. Which of them dies when is drawn from a seed.
+//! Server, gateway, container engine, runner and registries die at random moments, alone and two at a time, while releases
+//! go their way, visitors come and somebody writes. Each train ends as if nobody had died. Which of them dies when is drawn
+//! from a seed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     env, fs,
-    path::PathBuf,
-    sync::Arc,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tests::{
@@ -22,10 +23,13 @@ use tests::{
 };
 
 use tokio::sync::MutexGuard;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::wait_for,
+    clerk,
     crash::{Keeper, approve, one_id_for_each_mail, promoted_once, step_log},
+    machine::Runner,
     reaper::{Death, Reaper, Victim},
     sample::Version,
     visitors::{Visit, failed},
@@ -38,6 +42,16 @@ const SAMPLE: u32 = 20;
 const KILLS: u32 = 200;
 /// Kills in one world; the soak goes on after the last whole round.
 const ROUND: u32 = 20;
+/// What is left out of the server, and what is then said of a round.
+const SAFEGUARDS: [(&str, &str); 3] = [
+    ("flush", "was acknowledged and is lost"),
+    ("drain", "were lost while the gateway lived"),
+    ("mail-id", "Message-IDs"),
+];
+/// Rounds that a left-out safeguard may go well by luck.
+const LUCKY_MAX: u64 = 4;
+/// A label that only the runner on a machine of its own has.
+const APART: &str = "apart=true";
 /// Lines that the step prints, slowly enough to be killed in between.
 const LINES: usize = 20;
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
@@ -51,6 +65,9 @@ struct Tally {
     pairs: u32,
     /// Releases that went live.
     trains: u32,
+    /// Changes that were acknowledged and found again.
+    #[serde(default)]
+    acknowledged: u64,
     /// Requests of visitors.
     sent: u64,
     /// Not answered well while the gateway lived.
@@ -72,6 +89,7 @@ impl Tally {
         }
         self.pairs += other.pairs;
         self.trains += other.trains;
+        self.acknowledged += other.acknowledged;
         self.sent += other.sent;
         self.lost += other.lost;
         self.apart += other.apart;
@@ -81,11 +99,12 @@ impl Tally {
     fn words(&self) -> String {
         let kills: Vec<_> = self.kills.iter().map(|(victim, kills)| format!("{kills} {victim}")).collect();
         format!(
-            "{} kills ({}; {} times two at once) over {} releases; {} requests, {} lost, {} while the gateway was dead; it was back within {} ms",
+            "{} kills ({}; {} times two at once) over {} releases; {} acknowledged changes, 0 lost; {} requests, {} lost, {} while the gateway was dead; it was back within {} ms",
             self.killed(),
             kills.join(", "),
             self.pairs,
             self.trains,
+            self.acknowledged,
             self.sent,
             self.lost,
             self.apart,
@@ -96,7 +115,7 @@ impl Tally {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_dies_at_whatever_moment_each_train_ends_the_same() -> Result<()> {
-    if !is_soak() || !require(&PARTS) || !require(&[Part::Root]) {
+    if !require(&PARTS) || !require(&[Part::Root]) {
         return Ok(());
     }
     let _alone = outside().await;
@@ -105,43 +124,53 @@ async fn whoever_dies_at_whatever_moment_each_train_ends_the_same() -> Result<()
     }
     let seed = seed();
     println!("deaths: seed {seed} (WINDLASS_SOAK_SEED repeats it)");
-    let tally = round(seed, SAMPLE).await.with_context(|| format!("with seed {seed}"))?;
+    let tally = round(seed, SAMPLE, &[]).await.with_context(|| format!("with seed {seed}"))?;
     record(
-        "server, gateway, engine and registries are killed at random moments, and each train ends the same",
+        "server, gateway, engine, runner and registries are killed at random moments, and each train ends the same",
         Tier::Live,
         tally.words(),
     );
     Ok(())
 }
 
-/// The same, longer; goes on after the last whole round.
+/// The same, longer; then each safeguard is left out once. Goes on after the last whole round.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_deaths() -> Result<()> {
-    if !is_soak() || !require(&PARTS) || !require(&[Part::Root]) {
+    let Some(folder) = env::var_os("WINDLASS_SOAK_DIR").map(PathBuf::from) else {
+        println!("deaths: two hundred are left to make soak PART=deaths");
+        return Ok(());
+    };
+    if !require(&PARTS) || !require(&[Part::Root]) {
         return Ok(());
     }
     let _alone = outside().await;
     if !in_own_network("deaths::two_hundred_deaths").await? {
         return Ok(());
     }
-    let folder = PathBuf::from(env::var_os("WINDLASS_SOAK_DIR").context("WINDLASS_SOAK_DIR is not set: make soak")?);
     let file = folder.join("deaths.state");
     let mut state = State::read(&file);
     println!("deaths: seed {} (WINDLASS_SOAK_SEED repeats it), {} kills so far", state.seed, state.tally.killed());
-    while state.tally.killed() < KILLS {
+    while state.tally.killed() < state.wanted {
         let seed = state.seed.wrapping_add(u64::from(state.rounds));
-        match round(seed, ROUND).await {
+        match round(seed, ROUND.min(state.wanted), &[]).await {
             Ok(tally) => {
                 println!("deaths: round {} (seed {seed}): {}", state.rounds, tally.words());
                 state.tally.add(&tally);
                 state.rounds += 1;
-                fs::write(&file, serde_json::to_vec_pretty(&state)?)?;
-                note(&state.tally, None)?;
+                state.keep(&file)?;
             }
             Err(error) => {
-                note(&state.tally, Some(format!("round {} (seed {seed}): {error:#}", state.rounds)))?;
+                state.note(Some(format!("round {} (seed {seed}): {error:#}", state.rounds)))?;
                 return Err(error.context(format!("in round {} with seed {seed}", state.rounds)));
             }
+        }
+    }
+    for (safeguard, reason) in SAFEGUARDS {
+        if state.safeguards.get(safeguard) != Some(&true) {
+            let has_failed = fails_without(safeguard, reason, state.seed).await?;
+            state.safeguards.insert(safeguard.to_owned(), has_failed);
+            state.keep(&file)?;
+            ensure!(has_failed, "without {safeguard} {LUCKY_MAX} rounds went well");
         }
     }
     record_as(
@@ -153,12 +182,20 @@ async fn two_hundred_deaths() -> Result<()> {
     Ok(())
 }
 
-fn note(tally: &Tally, failure: Option<String>) -> Result<()> {
-    let kills = u64::from(tally.killed());
-    let counts = Counts { kills, requests_sent: tally.sent, requests_lost: tally.lost, ..Counts::default() };
-    let done = kills >= u64::from(KILLS) && failure.is_none();
-    let failures = failure.into_iter().collect();
-    Noted { part: "deaths".into(), done, counts, failures, ..Noted::default() }.write()
+/// Whether a round fails for its reason without a safeguard; a moment that shows it may not come in the first.
+async fn fails_without(safeguard: &str, reason: &str, seed: u64) -> Result<bool> {
+    for lucky in 0..LUCKY_MAX {
+        let end = round(seed.wrapping_add(lucky), SAMPLE, &[("WINDLASS_WITHOUT", safeguard)]).await;
+        match end.map_err(|error| format!("{error:#}")) {
+            Ok(tally) => println!("deaths: without {safeguard} a round went well: {}", tally.words()),
+            Err(error) if error.contains(reason) => {
+                println!("deaths: without {safeguard}, as it must: {error:.300}");
+                return Ok(true);
+            }
+            Err(error) => bail!("without {safeguard} a round failed for another reason than {reason:?}: {error}"),
+        }
+    }
+    Ok(false)
 }
 
 /// How far the soak is.
@@ -167,36 +204,57 @@ struct State {
     /// What it was done with; other sources begin anew.
     sources: String,
     seed: u64,
+    /// How many kills it is to be.
+    wanted: u32,
     rounds: u32,
     tally: Tally,
+    /// Those that were left out, and whether a round failed then.
+    safeguards: BTreeMap<String, bool>,
 }
 
 impl State {
-    fn read(file: &std::path::Path) -> Self {
+    fn read(file: &Path) -> Self {
         let sources = env::var("WINDLASS_SOAK_SOURCES").unwrap_or_default();
+        let wanted = number("WINDLASS_SOAK_DEATHS").and_then(|number| u32::try_from(number).ok()).unwrap_or(KILLS);
         let kept = fs::read_to_string(file).ok().and_then(|text| serde_json::from_str::<Self>(&text).ok());
-        kept.filter(|kept| kept.sources == sources && kept.tally.killed() < KILLS).unwrap_or_else(|| Self {
+        let is_ours = |kept: &Self| kept.sources == sources && kept.wanted == wanted && !kept.is_done();
+        kept.filter(is_ours).unwrap_or_else(|| Self {
             sources,
             seed: seed(),
+            wanted,
             rounds: 0,
             tally: Tally::default(),
+            safeguards: BTreeMap::new(),
         })
+    }
+
+    fn is_done(&self) -> bool {
+        let is_tried = |(name, _): &(&str, &str)| self.safeguards.contains_key(*name);
+        self.tally.killed() >= self.wanted && SAFEGUARDS.iter().all(is_tried)
+    }
+
+    fn keep(&self, file: &Path) -> Result<()> {
+        fs::write(file, serde_json::to_vec_pretty(self)?)?;
+        self.note(None)
+    }
+
+    fn note(&self, failure: Option<String>) -> Result<()> {
+        let Tally { sent, lost, .. } = self.tally;
+        let kills = u64::from(self.tally.killed());
+        let counts = Counts { kills, requests_sent: sent, requests_lost: lost, ..Counts::default() };
+        let done = self.is_done() && failure.is_none();
+        let safeguards = self.safeguards.iter().map(|(name, held)| (format!("deaths/{name}"), *held)).collect();
+        Noted { part: "deaths".into(), done, counts, safeguards, failures: failure.into_iter().collect() }.write()
     }
 }
 
-/// These take long and belong to `make soak`. The short one is to be a part of `make test` as soon as it is reliable: an
-/// engine that dies may lose what a container prints, and takes with it what else it had in hand.
-fn is_soak() -> bool {
-    let is_soak = env::var_os("WINDLASS_SOAK_DIR").is_some();
-    if !is_soak {
-        println!("deaths: left to make soak PART=deaths");
-    }
-    is_soak
+fn number(variable: &str) -> Option<u64> {
+    env::var(variable).ok().and_then(|text| text.parse().ok())
 }
 
 fn seed() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    env::var("WINDLASS_SOAK_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(now)
+    number("WINDLASS_SOAK_SEED").unwrap_or(now)
 }
 
 /// Outside of the own network nobody else measures meanwhile.
@@ -205,25 +263,39 @@ async fn outside() -> Option<MutexGuard<'static, ()>> {
 }
 
 /// One world in which so many die; trains go on until all have died, and the last one ends in peace.
-async fn round(seed: u64, kills: u32) -> Result<Tally> {
-    let world = Arc::new(World::start_to_die(&[], |_| {}).await?);
+async fn round(seed: u64, kills: u32, environment: &[(&str, &str)]) -> Result<Tally> {
+    let world = Arc::new(World::start_to_die(environment, |_| {}).await?);
     let keeper = Keeper::start(Arc::clone(&world.windlass));
     let service = world.service(SERVICE).await?;
     // The forge sends a hook once, and who should take it may be dead.
     let polls = json!({ "poll_interval_ms": 1_000 });
     world.api.change(&format!("services/{SERVICE}"), polls).await?;
+    let runner = Runner::new(&world, &world.base)?.labelled(APART).begin(&world).await?;
+    let runner = Arc::new(Mutex::new(runner));
     let visitors = world.visitors(SERVICE, Duration::from_millis(20), 1);
-    let reaper = Reaper::start(Arc::clone(&world), seed, kills);
-    let mut trains = 0;
-    while trains == 0 || !reaper.is_done() {
-        trains += 1;
-        let lived = train(&world, &service, trains, &reaper).await;
-        lived.with_context(|| format!("train {trains}; {}", reaper.words()))?;
+    let reaper = Reaper::start(Arc::clone(&world), Arc::clone(&runner), seed, kills);
+    let stop = CancellationToken::new();
+    let work = async {
+        let mut number = 0;
+        while number == 0 || !reaper.is_done() {
+            number += 1;
+            let lived = train(&world, &service, number, &reaper).await;
+            lived.with_context(|| format!("train {number}; {}", reaper.words()))?;
+        }
+        stop.cancel();
+        Ok(number)
+    };
+    let end = tokio::try_join!(work, clerk::write(&world.api, &stop));
+    if end.is_err() {
+        let visits = visitors.so_far();
+        eprintln!("visits that failed so far: {:#?}", failed(&visits));
+        eprintln!("the end of the runner's log:\n{}", runner.lock().unwrap_or_else(PoisonError::into_inner).log_tail());
     }
+    let (trains, acknowledged) = end?;
     let deaths = reaper.stop()?;
     let visits = visitors.stop()?;
     keeper.stop()?;
-    let tally = tally(&deaths, trains, &visits)?;
+    let tally = Tally { acknowledged, ..tally(&deaths, trains, &visits)? };
     held(&world, trains).await.with_context(|| format!("after {trains} trains; {deaths:?}"))?;
     world.all_held();
     Ok(tally)
@@ -258,7 +330,7 @@ fn tally(deaths: &[Death], trains: u32, visits: &[Visit]) -> Result<Tally> {
     Ok(tally)
 }
 
-/// A push that goes live; in turn by rolling and by canary.
+/// A push that goes live; in turn by rolling and by canary, and where the runner takes it that is a process of its own.
 async fn train(world: &World, service: &Service, number: u32, reaper: &Reaper) -> Result<()> {
     let canary = json!({
         "strategy": "canary",
@@ -268,6 +340,11 @@ async fn train(world: &World, service: &Service, number: u32, reaper: &Reaper) -
     let production = if number.is_multiple_of(2) { canary } else { json!({ "strategy": "rolling" }) };
     let mut version = Version::new(SERVICE, &number.to_string(), production);
     version.pipeline["test"] = json!({ "testers": [TESTER] });
+    if number % 3 != 2 {
+        version.pipeline["labels"] = json!({ "apart": "true" });
+    }
+    // Answers are under way when the next one takes its place.
+    version = if number.is_multiple_of(2) { version.slow() } else { version };
     let count = format!(
         "echo >> .begun; i=0; while [ $i -lt {LINES} ]; do i=$((i+1)); echo \"line $i\"; sleep 0.1; done; \
          echo \"begun $(wc -l < .begun) times\""

@@ -6,7 +6,7 @@ use std::{
     fmt, fs,
     net::TcpStream,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
@@ -18,11 +18,13 @@ use fuzz::Chance;
 use serde::{Deserialize, Serialize};
 use tests::process::kill_process;
 
-use crate::{visitors::now_ms, world::World};
+use crate::{machine::Runner, visitors::now_ms, world::World};
 
 /// The longest time between two deaths, and that somebody stays dead, in milliseconds.
 const BETWEEN_MS_MAX: usize = 2_500;
 const DEAD_MS_MAX: usize = 500;
+/// How long a mail is waited for at whose delivery somebody is to die.
+const MAIL_WITHIN: Duration = Duration::from_secs(3);
 const BACK_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
@@ -33,6 +35,8 @@ pub(crate) enum Victim {
     Server,
     Gateway,
     Engine,
+    /// The one on a machine of its own; the embedded one dies with the server.
+    Runner,
     TestRegistry,
     ProductionRegistry,
 }
@@ -40,9 +44,10 @@ pub(crate) enum Victim {
 impl Victim {
     fn drawn(chance: &mut Chance) -> Self {
         match chance.below(16) {
-            0..7 => Self::Server,
-            7..10 => Self::Gateway,
-            10..12 => Self::Engine,
+            0..5 => Self::Server,
+            5..8 => Self::Gateway,
+            8..10 => Self::Engine,
+            10..12 => Self::Runner,
             12..14 => Self::TestRegistry,
             _ => Self::ProductionRegistry,
         }
@@ -55,6 +60,7 @@ impl fmt::Display for Victim {
             Self::Server => "server",
             Self::Gateway => "gateway",
             Self::Engine => "engine",
+            Self::Runner => "runner",
             Self::TestRegistry => "test registry",
             Self::ProductionRegistry => "production registry",
         })
@@ -80,7 +86,7 @@ pub(crate) struct Reaper {
 }
 
 impl Reaper {
-    pub(crate) fn start(world: Arc<World>, seed: u64, kills: u32) -> Self {
+    pub(crate) fn start(world: Arc<World>, runner: Arc<Mutex<Runner>>, seed: u64, kills: u32) -> Self {
         let (deaths, stop) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
         let (notes, stopped) = (Arc::clone(&deaths), Arc::clone(&stop));
         let thread = std::thread::spawn(move || {
@@ -93,7 +99,12 @@ impl Reaper {
                 if chance.below(4) == 0 {
                     victims.insert(Victim::drawn(&mut chance));
                 }
-                let death = kill(&world, victims, &mut chance)?;
+                // Between the answer of an outside party and its note lie a few milliseconds, which are hit by chance once
+                // in a thousand deaths.
+                if victims.contains(&Victim::Server) && chance.below(3) == 0 {
+                    at_a_mail(&world);
+                }
+                let death = kill(&world, &runner, victims, &mut chance)?;
                 killed += death.victims.len();
                 notes.lock().unwrap_or_else(PoisonError::into_inner).push(death);
             }
@@ -139,8 +150,16 @@ fn pause(chance: &mut Chance, max_ms: usize) {
     std::thread::sleep(Duration::from_millis(u64::try_from(chance.below(max_ms)).unwrap_or(0)));
 }
 
+/// Waits until the mail server has taken one, but not for ever.
+fn at_a_mail(world: &World) {
+    let (began, before) = (Instant::now(), world.smtp.taken());
+    while world.smtp.taken() == before && began.elapsed() < MAIL_WITHIN {
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
 /// Kills them at the same time, lets them be dead for a while, and waits until all are back.
-fn kill(world: &World, victims: BTreeSet<Victim>, chance: &mut Chance) -> Result<Death> {
+fn kill(world: &World, runner: &Mutex<Runner>, victims: BTreeSet<Victim>, chance: &mut Chance) -> Result<Death> {
     let at_ms = now_ms();
     // While it is held the keeper cannot bring the server back.
     let held = victims.contains(&Victim::Server).then(|| {
@@ -153,6 +172,7 @@ fn kill(world: &World, victims: BTreeSet<Victim>, chance: &mut Chance) -> Result
         match victim {
             Victim::Server | Victim::Gateway => {}
             Victim::Engine => world.engine.die(),
+            Victim::Runner => lock(runner).kill(),
             Victim::TestRegistry => world.test.die(),
             Victim::ProductionRegistry => world.production.die(),
         }
@@ -168,6 +188,7 @@ fn kill(world: &World, victims: BTreeSet<Victim>, chance: &mut Chance) -> Result
         match victim {
             Victim::Server | Victim::Gateway => {}
             Victim::Engine => world.engine.revive()?,
+            Victim::Runner => lock(runner).start()?,
             Victim::TestRegistry => world.test.revive()?,
             Victim::ProductionRegistry => world.production.revive()?,
         }
@@ -179,7 +200,7 @@ fn kill(world: &World, victims: BTreeSet<Victim>, chance: &mut Chance) -> Result
     }
     for victim in &victims {
         match victim {
-            Victim::Gateway => {}
+            Victim::Gateway | Victim::Runner => {}
             Victim::Engine => {
                 until("the engine is back", || world.engine.answers()).with_context(|| world.engine.own_log())?
             }
@@ -214,6 +235,10 @@ fn is_dead(pid: u32) -> bool {
         let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
         stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
     })
+}
+
+fn lock(runner: &Mutex<Runner>) -> MutexGuard<'_, Runner> {
+    runner.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn listens(host_port: &str) -> Result<()> {

@@ -1,27 +1,15 @@
 //! Runners on machines of their own: processes beside the server, with one container engine, over HTTP through a relay
 //! that can be cut.
 
-use std::{
-    fs,
-    path::PathBuf,
-    process::Command,
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use tests::{
-    Tier, Windlass,
-    docker::BASE_IMAGE,
-    evidence::record,
-    process::{Process, Stop},
-    relay::Relay,
-    require,
-};
+use tests::{Tier, docker::BASE_IMAGE, evidence::record, relay::Relay, require};
 
 use crate::{
     api::text,
+    machine::{Runner, token},
     sample::Version,
     world::{PARTS, Service, World},
 };
@@ -29,98 +17,9 @@ use crate::{
 /// After so long a silence a runner is lost.
 const LOST_MS: u64 = 8_000;
 const LINES: usize = 120;
-const STOP_WITHIN: Duration = Duration::from_secs(10);
-
-/// A runner's process with its folder.
-struct Runner<'a> {
-    world: &'a World,
-    name: String,
-    folder: PathBuf,
-    server: String,
-    process: Option<Process>,
-}
-
-impl<'a> Runner<'a> {
-    fn binary() -> Result<PathBuf> {
-        let binary = Windlass::binary()?.with_file_name("windlass-runner");
-        ensure!(binary.is_file(), "windlass-runner is not built: cargo build -p runner --bin windlass-runner");
-        Ok(binary)
-    }
-
-    /// A runner of this world that reaches the server at `server`; not registered yet.
-    fn new(world: &'a World, server: &str) -> Result<Self> {
-        static MADE: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("{}-{}", world.runner(), MADE.fetch_add(1, Ordering::Relaxed));
-        let folder = world.folder().join(&name);
-        fs::create_dir_all(&folder)?;
-        Ok(Self { world, name, folder, server: server.to_owned(), process: None })
-    }
-
-    fn command(&self, verb: &str) -> Result<Command> {
-        let mut command = Command::new(Self::binary()?);
-        command.args([verb, "--server", &self.server, "--parallel-runs", "1", "--folder"]).arg(&self.folder);
-        command.args(["--docker-host", self.world.engine.host()]);
-        Ok(command)
-    }
-
-    /// Registers it with a token; gives the exit code and what it said.
-    fn register(&self, token: &str) -> Result<(Option<i32>, String)> {
-        let file = self.folder.join("token");
-        fs::write(&file, token)?;
-        let mut command = self.command("register")?;
-        let done = command.args(["--name", &self.name, "--token-file"]).arg(&file).output()?;
-        Ok((done.status.code(), String::from_utf8_lossy(&done.stderr).into_owned()))
-    }
-
-    /// Registers it with a token of its own, and starts it.
-    async fn at_work(world: &'a World, server: &str) -> Result<Self> {
-        let mut runner = Self::new(world, server)?;
-        let token = token(world).await?;
-        let (code, said) = runner.register(&token)?;
-        ensure!(code == Some(0), "it was not registered: {said}");
-        runner.start()?;
-        Ok(runner)
-    }
-
-    fn start(&mut self) -> Result<()> {
-        let log = self.log_file();
-        let command = self.command("run")?;
-        self.process = Some(Process::spawn("windlass-runner", command, &log, Stop::Term { within: STOP_WITHIN })?);
-        Ok(())
-    }
-
-    fn log_file(&self) -> PathBuf {
-        self.folder.join("runner.log")
-    }
-
-    /// `kill -9`.
-    fn kill(&mut self) {
-        if let Some(process) = &mut self.process {
-            process.kill();
-        }
-        self.process = None;
-    }
-
-    /// Waits until it has ended by itself; gives its exit code.
-    async fn ended(&mut self) -> Result<Option<i32>> {
-        let process = self.process.as_mut().context("it does not run")?;
-        for _ in 0..600 {
-            if let Some(status) = process.exit_status()? {
-                return Ok(status.code());
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        anyhow::bail!("it does not end: {}", process.log_tail())
-    }
-}
-
-async fn token(world: &World) -> Result<String> {
-    let token = world.api.post("runner-tokens", json!({ "label": "test" })).await?;
-    Ok(text(&token, "token")?.to_owned())
-}
 
 /// A version whose step prints lines for some seconds.
-fn slow(service: &str, name: &str) -> Version {
+pub(crate) fn slow(service: &str, name: &str) -> Version {
     let mut version = Version::new(service, name, json!({ "strategy": "rolling" }));
     let script = format!(
         "echo \"begin $(cat /proc/sys/kernel/random/uuid)\"; i=0; while [ $i -lt {LINES} ]; do i=$((i+1)); echo \"line $i\"; sleep 0.1; done"
@@ -129,7 +28,7 @@ fn slow(service: &str, name: &str) -> Version {
     version
 }
 
-async fn lines(world: &World, service: &str, number: u32, enough: usize) -> Result<Vec<String>> {
+pub(crate) async fn lines(world: &World, service: &str, number: u32, enough: usize) -> Result<Vec<String>> {
     let path = format!("services/{service}/runs/{number}/steps/slow/log?limit=1000");
     let read = |window: &Value| {
         let lines = window["lines"].as_array()?.iter();
@@ -140,7 +39,7 @@ async fn lines(world: &World, service: &str, number: u32, enough: usize) -> Resu
 }
 
 /// Every line once and in order, of one begin.
-async fn whole(world: &World, service: &str, number: u32) -> Result<()> {
+pub(crate) async fn whole(world: &World, service: &str, number: u32) -> Result<()> {
     let run = world.ended_run(service, number).await?;
     ensure!(run["state"] == "succeeded", "run {number} did not succeed: {run}");
     let all = lines(world, service, number, LINES + 1).await?;
@@ -207,7 +106,7 @@ async fn server_is_killed(world: &World) -> Result<()> {
 
 /// The runner dies for good in the middle of a step: another one does the run from the beginning. When it comes back, it
 /// leaves nothing behind.
-async fn runner_is_killed(world: &World, service: &Service, first: &mut Runner<'_>) -> Result<()> {
+async fn runner_is_killed(world: &World, service: &Service, first: &mut Runner) -> Result<()> {
     service.push(&slow("yard", "2"))?;
     lines(world, "yard", 2, 10).await?;
     first.kill();
@@ -237,7 +136,7 @@ async fn runner_is_killed(world: &World, service: &Service, first: &mut Runner<'
 }
 
 /// A used, a forged and no token; a credential that was taken back.
-async fn refused(world: &World, first: &mut Runner<'_>) -> Result<()> {
+async fn refused(world: &World, first: &mut Runner) -> Result<()> {
     let other = Runner::new(world, &world.base)?;
     let used = token(world).await?;
     ensure!(other.register(&used)?.0 == Some(0), "a good token was refused");
