@@ -5,11 +5,11 @@ pub mod accounts;
 pub mod addresses;
 pub mod agents;
 pub mod approvals;
+pub mod audit;
 pub mod backup;
 pub mod board;
 pub mod deliveries;
 pub mod health;
-pub mod journal;
 pub mod keys;
 pub mod load;
 pub mod log;
@@ -184,6 +184,7 @@ pub struct App {
     throttles: throttle::Throttles,
     sessions: sessions::Sessions,
     crew: runners::Crew,
+    audit: audit::Audit,
     hashing: Semaphore,
     load: load::Load,
     board_known: board::Known,
@@ -215,6 +216,7 @@ impl App {
         let throttles = throttle::Throttles::new(&config.bounds);
         let load = load::Load::new(&config.bounds);
         let crew = runners::Crew::new(&config.bounds);
+        let audit = audit::Audit::new(&config.bounds);
         let locks = Mutex::default();
         let instance = store.instance()?.unwrap_or_else(|| rotation::instance_of(&keys));
         Ok(Self {
@@ -230,6 +232,7 @@ impl App {
             throttles,
             sessions: sessions::Sessions::default(),
             crew,
+            audit,
             hashing: Semaphore::new(accounts::HASHING_PARALLEL_MAX),
             load,
             board_known: board::Known::default(),

@@ -2,6 +2,7 @@
 //! `serve`, `gateway` and `demo` do lives elsewhere.
 
 mod account;
+mod audit;
 mod backup;
 mod catalog;
 pub(crate) mod client;
@@ -137,6 +138,7 @@ enum Command {
     Rollback(release::RollbackArguments),
     Runner(runner::Arguments),
     Account(account::Arguments),
+    Audit(audit::Arguments),
     Backup(backup::Arguments),
     Restore(backup::RestoreArguments),
     SupportBundle(support::Arguments),
@@ -299,6 +301,7 @@ async fn act(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Rollback(arguments) => release::rollback(context, &arguments).await,
         Command::Runner(arguments) => runner::run(context, &arguments).await,
         Command::Account(arguments) => account::run(context, &arguments).await,
+        Command::Audit(arguments) => audit::run(context, &arguments).await,
         Command::Backup(arguments) => backup::run(context, &arguments).await,
         Command::Restore(arguments) => backup::restore(context, &arguments).await,
         Command::SupportBundle(arguments) => support::run(context, &arguments).await,

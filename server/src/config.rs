@@ -441,6 +441,10 @@ pub struct Bounds {
     pub asks_by_link_max: u32,
     /// Refused hooks of one service that are listed within an hour; the others are refused and not listed.
     pub refused_hooks_max: u32,
+    /// Failed tries to sign in that the audit log has within an hour; further ones are counted in the next that is written.
+    pub audit_failed_sign_ins_max: u32,
+    /// Entries of the audit log that one page looks at; what is older is on the next.
+    pub audit_scan_entries_max: usize,
     /// How far the time that a hook was signed at may be from the server's, in milliseconds, where a forge signs it.
     pub hook_clock_skew_ms: u64,
     /// Services of which the board keeps in memory what it read, until it changes; those beyond are read for each look.
@@ -525,6 +529,8 @@ impl Default for Bounds {
             code_mails_window_ms: 5 * 60_000,
             asks_by_link_max: 3,
             refused_hooks_max: 100,
+            audit_failed_sign_ins_max: 1_000,
+            audit_scan_entries_max: 50_000,
             hook_clock_skew_ms: 300_000,
             board_services_in_memory_max: 2_000,
             health_answer_ms: 1_500,

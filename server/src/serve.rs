@@ -83,6 +83,10 @@ async fn run(config: Config, tail: Arc<LogTail>, shutdown: CancellationToken) ->
         .with_context(|| format!("failed to listen on {}; is another windlass running?", config.listen))?;
     let app = Arc::new(App::new(config, store, logs, keys, system_clock())?);
     app.logs_into(tail);
+    if let Err(error) = app.audit_started().await {
+        // On a full disk the server runs on with what it has.
+        tracing::warn!(%error, "that the server was started is not in the audit log");
+    }
     first_start(&app).await?;
 
     let drivers = Arc::new(Drivers::new(Arc::clone(&app), Arc::new(TemplateLetters))?);
@@ -96,6 +100,7 @@ async fn run(config: Config, tail: Arc<LogTail>, shutdown: CancellationToken) ->
     let (healing, until) = (Arc::clone(&app), shutdown.clone());
     parts.spawn(async move { healing.hooks_heal(until).await });
     parts.spawn(Arc::clone(&drivers).sweep_forever(shutdown.clone()));
+    parts.spawn(Arc::clone(&app).audit_watch(shutdown.clone()));
     if app.config.runner.parallel_runs > 0 {
         let agent = embedded_runner(&app, drivers.engine_config().clone()).await?;
         let shutdown = shutdown.clone();

@@ -2,6 +2,7 @@
 //! accounts and runners. No key-value call is made above this trait. Beneath it: [`embedded`] on an [`engine`]; logs of steps lie
 //! outside the key-value store, in [`logs`].
 
+mod audit;
 pub mod backup;
 pub mod check;
 pub mod embedded;
@@ -17,7 +18,10 @@ use pipelines::{
     approval::Approval,
     effect::PendingEffect,
     ids::{Digest, ReleaseId, RolloutId, RunId, RunnerName, SecretName, ServiceName},
-    journal::{Entry, Origin},
+    journal::{
+        Changed, Entry, Origin,
+        chain::{Head, Mark, Misfit, Walked},
+    },
     release::Release,
     rollout::Rollout,
     run::Run,
@@ -343,6 +347,22 @@ pub trait Store: Send + Sync {
         limit: usize,
     ) -> Result<Vec<Entry>, StoreError>;
 
+    /// Journal entries with a place above `after`, oldest first.
+    ///
+    /// # Errors
+    /// As above.
+    fn journal_after(&self, after: u64, limit: usize) -> Result<Vec<Entry>, StoreError>;
+    /// Where the journal's chain is.
+    ///
+    /// # Errors
+    /// As above.
+    fn journal_head(&self) -> Result<Head, StoreError>;
+    /// Walks along the journal's chain up to where it is now. Blocks, and holds a bounded part in memory.
+    ///
+    /// # Errors
+    /// As above. What does not fit is in the answer.
+    fn journal_verify(&self, mark: Option<Mark>) -> Result<Result<Walked, Misfit>, StoreError>;
+
     /// An account.
     ///
     /// # Errors
@@ -368,11 +388,11 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// When the store cannot be read.
     fn sessions(&self) -> Result<Vec<(String, Session)>, StoreError>;
-    /// Creates or changes sessions and ends others, in one transaction.
+    /// Creates or changes sessions and ends others, in one transaction, with the line for it where somebody did it.
     ///
     /// # Errors
     /// Those of storing.
-    fn sessions_change(&self, put: &[(String, Session)], gone: &[String]) -> Stored<()>;
+    fn sessions_change(&self, put: &[(String, Session)], gone: &[String], entry: Option<NewEntry>) -> Stored<()>;
     /// A bearer token by its digest.
     ///
     /// # Errors
@@ -499,14 +519,63 @@ pub struct SealedAnew {
 pub struct NewEntry {
     /// When.
     pub at: UnixMs,
+    /// Of which service, if it is about one.
+    pub service: Option<ServiceName>,
     /// Who, how.
     pub origin: Origin,
     /// What it is about.
     pub subject: String,
     /// What happened.
     pub word: &'static str,
+    /// Fields before and after.
+    pub changed: Vec<Changed>,
     /// More, in a few words.
     pub detail: String,
+}
+
+impl NewEntry {
+    /// Something happened to a subject.
+    #[must_use]
+    pub fn new(at: UnixMs, origin: Origin, subject: impl Into<String>, word: &'static str) -> Self {
+        let (changed, detail) = (Vec::new(), String::new());
+        Self { at, service: None, origin, subject: subject.into(), word, changed, detail }
+    }
+
+    /// The same, of a service.
+    #[must_use]
+    pub fn of_service(mut self, service: Option<&ServiceName>) -> Self {
+        self.service = service.cloned();
+        self
+    }
+
+    /// The same, with these fields before and after.
+    #[must_use]
+    pub fn changed(mut self, changed: impl IntoIterator<Item = Option<Changed>>) -> Self {
+        self.changed.extend(changed.into_iter().flatten());
+        self
+    }
+
+    /// The same, with more to say.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = detail.into();
+        self
+    }
+}
+
+/// Walks along the journal's chain in the state folder of a server that is stopped; changes nothing of it.
+///
+/// # Errors
+/// When the store cannot be read; [`engine::EngineError::Locked`] while a server has it open. What does not fit is in the
+/// answer.
+pub fn verify_journal(state: &std::path::Path, mark: Option<Mark>) -> Result<Result<Walked, Misfit>, StoreError> {
+    let folder = state.join("store");
+    if !folder.join("store.redb").is_file() {
+        let why = format!("there is no store in {}", state.display());
+        return Err(StoreError::Record { table: "journal", why });
+    }
+    let engine = engine::open(&folder, &engine::EngineConfig::default())?;
+    audit::verify(&*engine, mark)
 }
 
 /// What became of an incoming hook.

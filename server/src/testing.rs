@@ -152,7 +152,8 @@ impl Stage {
                 self.app.account_create(name, &email, role, password, Origin::server()).await.unwrap()
             }
         };
-        Caller { role, account, channel: pipelines::journal::Channel::Api, read_only: false }
+        let (remote, proof) = (String::new(), String::new());
+        Caller { role, account, channel: pipelines::journal::Channel::Api, read_only: false, remote, proof }
     }
 
     /// A bearer token of an account with this role.

@@ -6,7 +6,7 @@ use argon2::{
     password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
 };
 use pipelines::{
-    journal::{Channel, Origin},
+    journal::{Changed, Channel, Origin},
     protocol::Secret,
     time::UnixMs,
 };
@@ -30,6 +30,8 @@ const PASSWORD_BYTES_MAX: usize = 1_024;
 pub(super) const HASHING_PARALLEL_MAX: usize = 4;
 /// Characters of a token's id.
 const TOKEN_ID_CHARS: usize = 12;
+/// What proved who somebody is, where it was their password.
+pub(super) const PASSWORD_PROOF: &str = "password";
 /// How every bearer token begins, so that scanners of leaked secrets know it.
 pub const TOKEN_PREFIX: &str = "wlt_";
 
@@ -44,13 +46,17 @@ pub struct Caller {
     pub channel: Channel,
     /// Only reads.
     pub read_only: bool,
+    /// The address that they come from; empty where it is not known.
+    pub remote: String,
+    /// What proves who they are, by its id: `token 4f1a…`.
+    pub proof: String,
 }
 
 impl Caller {
     /// The origin of what they do.
     #[must_use]
     pub fn origin(&self) -> Origin {
-        Origin { actor: self.account.name.clone(), channel: self.channel }
+        Origin::new(&self.account.name, self.channel).from_place(&self.remote).proved_by(&self.proof)
     }
 
     /// Whether they may do what `role` may.
@@ -115,8 +121,8 @@ impl App {
         tokio::task::spawn_blocking(work).await.map_err(|error| failed(error.to_string()))
     }
 
-    fn account_entry(&self, name: &str, word: &'static str, detail: String, origin: Origin) -> NewEntry {
-        NewEntry { at: self.now(), origin, subject: format!("account {name}"), word, detail }
+    fn account_entry(&self, name: &str, word: &'static str, origin: Origin) -> NewEntry {
+        NewEntry::new(self.now(), origin, format!("account {name}"), word)
     }
 
     /// At the first start: makes an admin and gives its password, which is shown once and stored nowhere.
@@ -178,7 +184,8 @@ impl App {
             created_at: self.now(),
             session_epoch: 0,
         };
-        let entry = self.account_entry(name, "account_created", role.word().to_owned(), origin);
+        let fields = [Changed::of("role", "", role.word()), Changed::of("address", "", email)];
+        let entry = self.account_entry(name, "account_created", origin).changed(fields);
         self.store.account_put(&account, entry).await?;
         Ok(account)
     }
@@ -199,33 +206,37 @@ impl App {
         let mut account = self.account(name)?;
         let is_admin = |account: &Account| account.role == Role::Admin && !account.disabled;
         let was_admin = is_admin(&account);
-        let mut changes = Vec::new();
+        let before = account.clone();
+        let mut password_is_new = None;
         // Whoever is signed in signs in again: a session is good for the role and the password that it began with.
         if role.is_some_and(|role| role != account.role) || password.is_some() || disabled == Some(true) {
             account.session_epoch = account.session_epoch.wrapping_add(1);
         }
         if let Some(role) = role {
-            changes.push(format!("role {} → {}", account.role.word(), role.word()));
             account.role = role;
         }
         if let Some(email) = email {
             check_email(&email)?;
-            changes.push(format!("address → {email}"));
             account.email = email;
         }
         if let Some(password) = password {
             account.password_hash = self.hashing(move || hash_password(&password)).await??;
-            changes.push("new password".into());
+            password_is_new = Changed::of("password", "set", "set anew");
         }
         if let Some(disabled) = disabled {
-            changes.push(format!("disabled → {disabled}"));
             account.disabled = disabled;
         }
         let other_admin = self.accounts()?.iter().any(|other| other.name != name && is_admin(other));
         if was_admin && !is_admin(&account) && !other_admin {
             return Err(AppError::Invalid(format!("{name} is the last admin; make another one first")));
         }
-        let entry = self.account_entry(name, "account_changed", changes.join("; "), origin);
+        let fields = [
+            Changed::of("role", before.role.word(), account.role.word()),
+            Changed::of("address", before.email, &account.email),
+            password_is_new,
+            Changed::of("disabled", before.disabled, account.disabled),
+        ];
+        let entry = self.account_entry(name, "account_changed", origin).changed(fields);
         self.store.account_put(&account, entry).await?;
         Ok(account)
     }
@@ -241,10 +252,11 @@ impl App {
         password: Secret,
         label: String,
     ) -> Result<(Secret, Account, UnixMs), AppError> {
-        let account = self.check_password(remote, name, password).await?;
+        let account = self.check_password(remote, name, password, Channel::Api).await?;
         let expires_at = self.now().plus_ms(self.config.bounds.login_token_life_ms);
         let role = account.role;
-        let caller = Caller { account: account.clone(), role, channel: Channel::Api, read_only: false };
+        let (remote, proof) = (remote.to_owned(), PASSWORD_PROOF.to_owned());
+        let caller = Caller { account: account.clone(), role, channel: Channel::Api, read_only: false, remote, proof };
         let epoch = Some(account.session_epoch);
         let token = self.token_add(&caller, label, (role, false), Some(expires_at), epoch).await?;
         Ok((token, account, expires_at))
@@ -264,7 +276,7 @@ impl App {
         end_tokens: bool,
     ) -> Result<(), AppError> {
         let name = &caller.account.name;
-        self.check_password(remote, name, present).await?;
+        self.check_password(remote, name, present, caller.channel).await?;
         self.account_update(name, None, None, Some(new), None, caller.origin()).await?;
         if end_tokens {
             self.tokens_end(name, caller.origin()).await?;
@@ -272,7 +284,13 @@ impl App {
         Ok(())
     }
 
-    pub(super) async fn check_password(&self, remote: &str, name: &str, password: Secret) -> Result<Account, AppError> {
+    pub(super) async fn check_password(
+        &self,
+        remote: &str,
+        name: &str,
+        password: Secret,
+        channel: Channel,
+    ) -> Result<Account, AppError> {
         self.throttles.sign_in(remote, name, self.now())?;
         let account = self.store.account(name)?.filter(|account| !account.disabled);
         // Without an account a password is hashed all the same, so that the time does not tell which names exist.
@@ -283,7 +301,9 @@ impl App {
                 None => hash_password(&Secret::new("no such account")).is_err(),
             })
             .await?;
+        let known = account.as_ref().map(|account| account.name.clone());
         let Some(account) = account.filter(|_| is_right) else {
+            self.sign_in_failed(remote, known, channel).await;
             return Err(AppError::WrongPassword);
         };
         self.throttles.signed_in(remote, name);
@@ -326,14 +346,13 @@ impl App {
             expires_at,
             session_epoch,
         };
-        let entry = NewEntry {
-            at: self.now(),
-            origin: caller.origin(),
-            subject: format!("token {}", token.label),
-            word: "token_created",
-            detail: scope.word().to_owned(),
-        };
-        self.store.token_put(&digest_of(&key), &token, entry).await?;
+        let digest = digest_of(&key);
+        let entry = self.token_entry(&digest, &token, "token_created", caller.origin()).changed([
+            Changed::of("scope", "", scope.word()),
+            Changed::of("only reads", "", read_only),
+            Changed::of("ends", "", expires_at.map(super::audit::moment_of).unwrap_or_default()),
+        ]);
+        self.store.token_put(&digest, &token, entry).await?;
         Ok(Secret::new(key))
     }
 
@@ -353,9 +372,13 @@ impl App {
         self.token_end(&digest, &token, caller.origin()).await
     }
 
+    fn token_entry(&self, digest: &str, token: &Token, word: &'static str, origin: Origin) -> NewEntry {
+        let detail = format!("of {}: {}", token.account, token.label);
+        NewEntry::new(self.now(), origin, format!("token {}", short(digest)), word).detail(detail)
+    }
+
     async fn token_end(&self, digest: &str, token: &Token, origin: Origin) -> Result<(), AppError> {
-        let subject = format!("token {}", token.label);
-        let entry = NewEntry { at: self.now(), origin, subject, word: "token_deleted", detail: String::new() };
+        let entry = self.token_entry(digest, token, "token_deleted", origin);
         Ok(self.store.token_delete(digest, entry).await?)
     }
 
@@ -402,6 +425,8 @@ impl App {
             account,
             channel: Channel::Api,
             read_only: token.read_only,
+            remote: String::new(),
+            proof: format!("token {}", token_id(key)),
         }))
     }
 }

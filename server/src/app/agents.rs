@@ -371,5 +371,5 @@ async fn blocking<T: Send + 'static>(
 
 /// The origin of what a runner does.
 pub(super) fn runner_origin(runner: &RunnerName) -> Origin {
-    Origin { actor: runner.to_string(), channel: Channel::Runner }
+    Origin::new(runner.to_string(), Channel::Runner)
 }

@@ -67,20 +67,20 @@ impl App {
     ///
     /// # Errors
     /// When the approval is over or too many codes were asked for.
-    pub async fn approval_request_code(&self, id: &ReleaseId, tester: &str) -> Result<(), AppError> {
+    pub async fn approval_request_code(&self, id: &ReleaseId, tester: &str, remote: &str) -> Result<(), AppError> {
         self.throttles.code_mail(id, tester, self.now())?;
         let event = ApprovalEvent::CodeRequested { tester: tester.to_owned() };
-        self.approval_event(id, event, link_origin(tester)).await
+        self.approval_event(id, event, link_origin(tester, remote)).await
     }
 
-    /// A tester decides with their link and the code that was mailed to them.
+    /// A tester decides with their link and the code that was mailed to them, from this address.
     ///
     /// # Errors
     /// When the code is wrong (which is counted), the digest is not the one that waits, or the domain refuses.
     pub async fn approval_decide_by_code(
         &self,
         id: &ReleaseId,
-        tester: &str,
+        (tester, remote): (&str, &str),
         code: &str,
         digest: Digest,
         approve: bool,
@@ -88,7 +88,7 @@ impl App {
     ) -> Result<(), AppError> {
         // Counted before it is compared, under the service's lock: guesses sent at once count one by one.
         let tester = tester.to_owned();
-        let origin = link_origin(&tester);
+        let origin = link_origin(&tester, remote);
         let mut wrong = false;
         let applied = self
             .train_input(&id.service, origin, |store| {
@@ -159,12 +159,12 @@ impl App {
     ///
     /// # Errors
     /// When it has not expired, a newer one is there, or it was done too often.
-    pub async fn approval_ask_again_by_link(&self, id: &ReleaseId, tester: &str) -> Result<(), AppError> {
+    pub async fn approval_ask_again_by_link(&self, id: &ReleaseId, tester: &str, remote: &str) -> Result<(), AppError> {
         if !self.may_ask_by_link(&self.approval(id)?) {
             let detail = "the testers of this release were asked often enough from its mails; sign in to ask again";
             return Err(AppError::Forbidden(detail.into()));
         }
-        self.release_ask_again(id, link_origin(tester)).await
+        self.release_ask_again(id, link_origin(tester, remote)).await
     }
 
     /// Whether the testers may be asked again by a link: each asking is a round.
@@ -187,8 +187,8 @@ pub fn actor_of(account: &Account) -> Actor {
 
 /// The origin of what a tester does by their link.
 #[must_use]
-pub fn link_origin(tester: &str) -> Origin {
-    Origin { actor: tester.to_owned(), channel: Channel::MailLink }
+pub fn link_origin(tester: &str, remote: &str) -> Origin {
+    Origin::new(tester, Channel::MailLink).from_place(remote).proved_by("mailed link")
 }
 
 fn bounded(comment: String) -> String {

@@ -44,8 +44,7 @@ impl App {
             retry_after_s: RETRY_AFTER_S,
         })?;
         let word = if with_key { "backup_made_with_key" } else { "backup_made" };
-        let entry =
-            NewEntry { at: self.now(), origin: caller.origin(), subject: "server".into(), word, detail: String::new() };
+        let entry = NewEntry::new(self.now(), caller.origin(), "server", word);
         // Before it is made: whoever reads what the key opens must have been written down.
         self.store.journal_note(entry).await?;
         let app = Arc::clone(self);

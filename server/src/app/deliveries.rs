@@ -154,7 +154,8 @@ impl App {
         }
         let (state, asks) = (heard.state(), ask.into_iter().collect());
         let delivery = Some((id, state));
-        let extras = Extras { delivery, refs: heard.refs, ask: asks, also, ..Extras::default() };
+        let origin = self.store.delivery(id)?.as_ref().map(hook_origin);
+        let extras = Extras { delivery, refs: heard.refs, ask: asks, also, origin, ..Extras::default() };
         Ok(Outcome::Done(heard.events, Box::new(extras)))
     }
 
@@ -319,9 +320,9 @@ pub fn next_poll(service: &Service, now: UnixMs) -> Vec<Effect> {
 }
 
 /// The origin of what a hook does.
-#[must_use]
-pub fn hook_origin(forge: &str) -> Origin {
-    Origin { actor: forge.to_owned(), channel: Channel::Hook }
+fn hook_origin(delivery: &Delivery) -> Origin {
+    let proof = format!("delivery {}", delivery.id);
+    Origin::new(&delivery.forge, Channel::Hook).from_place(&delivery.remote).proved_by(proof)
 }
 
 fn moved(git_ref: &str, commit: &CommitSha, seen: Option<&SeenRef>) -> (String, Option<SeenRef>) {

@@ -5,7 +5,7 @@
 
 use std::{io, path::PathBuf};
 
-use pipelines::{ids::ServiceName, journal::Origin, time::UnixMs};
+use pipelines::{ids::ServiceName, time::UnixMs};
 
 use super::{
     keys::{KEY_VARIABLE, KeyError, Keys, OLD_KEYS_VARIABLE},
@@ -172,8 +172,7 @@ impl Everything {
             store.seal_anew(&anew).await?;
         }
         let detail = format!("{count} texts are sealed anew");
-        let (origin, subject) = (Origin::server(), "key".to_owned());
-        let entry = NewEntry { at, origin, subject, word: "key_rotated", detail };
+        let entry = NewEntry::new(at, super::audit::machine_origin(), "key", "key_rotated").detail(detail);
         store.seal_anew(&SealedAnew { entry: Some(entry), ..SealedAnew::default() }).await?;
         Ok(count)
     }

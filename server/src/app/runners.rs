@@ -203,7 +203,7 @@ fn bounded(about: &RunnerAbout) -> RunnerAbout {
 
 impl App {
     fn runner_entry(&self, name: &RunnerName, word: &'static str, detail: String, origin: Origin) -> NewEntry {
-        NewEntry { at: self.now(), origin, subject: format!("runner {name}"), word, detail }
+        NewEntry::new(self.now(), origin, format!("runner {name}"), word).detail(detail)
     }
 
     /// A runner.
@@ -423,7 +423,7 @@ impl App {
 
     fn token_entry(&self, token: &RunnerToken, word: &'static str, origin: Origin) -> NewEntry {
         let detail = format!("for {} runners", token.uses_left);
-        NewEntry { at: self.now(), origin, subject: format!("runner token {}", token.label), word, detail }
+        NewEntry::new(self.now(), origin, format!("runner token {}", token.label), word).detail(detail)
     }
 
     /// The tokens that are good, with their ids.

@@ -6,7 +6,7 @@ mod tests;
 
 use pipelines::{
     ids::{RunId, RunnerName, SecretName, ServiceName},
-    journal::Origin,
+    journal::{Changed, Origin},
     protocol::{Blame, Secret, ServerReply},
     secret::{GivenSecret, Withheld, check_value},
     time::UnixMs,
@@ -113,7 +113,12 @@ impl App {
         }
         let secret = NamedSecret { scope, name, services, sealed, set_by };
         let word = if before.is_some() { "secret_changed" } else { "secret_set" };
-        let entry = self.secret_entry(&secret.scope, &secret.name, word, said_of(&secret.services), origin);
+        let since = |secret: &NamedSecret| super::audit::moment_of(secret.sealed.set_at);
+        let fields = [
+            Changed::of("value set", before.as_ref().map(since).unwrap_or_default(), since(&secret)),
+            Changed::of("for", before.as_ref().map(for_whom).unwrap_or_default(), for_whom(&secret)),
+        ];
+        let entry = self.secret_entry(&secret.scope, &secret.name, word, origin).changed(fields);
         self.store.secret_put(&secret, entry).await?;
         self.secret_info(secret)
     }
@@ -140,20 +145,13 @@ impl App {
         if self.store.secret(&scope, &name)?.is_none() {
             return Err(AppError::NotFound { what: "secret", id: name.to_string() });
         }
-        let entry = self.secret_entry(&scope, &name, "secret_removed", String::new(), origin);
+        let entry = self.secret_entry(&scope, &name, "secret_removed", origin);
         Ok(self.store.secret_delete(&scope, &name, entry).await?)
     }
 
-    fn secret_entry(
-        &self,
-        scope: &SecretScope,
-        name: &SecretName,
-        word: &'static str,
-        detail: String,
-        origin: Origin,
-    ) -> NewEntry {
+    fn secret_entry(&self, scope: &SecretScope, name: &SecretName, word: &'static str, origin: Origin) -> NewEntry {
         let of = scope.service().map_or_else(|| "shared".to_owned(), ToString::to_string);
-        NewEntry { at: self.now(), origin, subject: format!("secret {of}/{name}"), word, detail }
+        NewEntry::new(self.now(), origin, format!("secret {of}/{name}"), word).of_service(scope.service())
     }
 
     /// Hands a run the secrets that it asks for, as far as they exist and it may have them.
@@ -225,12 +223,12 @@ fn is_for(secret: &NamedSecret, service: &ServiceName) -> bool {
     secret.services.is_empty() || secret.services.contains(service)
 }
 
-fn said_of(services: &[ServiceName]) -> String {
-    if services.is_empty() {
-        return String::new();
+fn for_whom(secret: &NamedSecret) -> String {
+    match secret.scope.service() {
+        Some(service) => service.to_string(),
+        None if secret.services.is_empty() => "all services".into(),
+        None => secret.services.iter().map(ServiceName::as_str).collect::<Vec<_>>().join(", "),
     }
-    let names: Vec<&str> = services.iter().map(ServiceName::as_str).collect();
-    format!("for {}", names.join(", "))
 }
 
 /// What a secret is sealed to: moved to another scope, name or list of services, it does not open.

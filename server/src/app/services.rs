@@ -3,7 +3,7 @@
 use pipelines::{
     effect::Effect,
     ids::ServiceName,
-    journal::Origin,
+    journal::{Changed, Origin},
     protocol::{GitAccess, OutgoingRules, Repository, Secret},
     repository::RepositoryAddress,
     service::{CredentialKind, Service},
@@ -92,8 +92,8 @@ impl App {
         };
         let mut secrets = SealedSecrets::default();
         self.take_input(&mut service, &mut secrets, input, at)?;
-        let detail = service.repository_url.clone();
-        let entry = service_entry(&service, "service_created", detail, origin, at);
+        let fields = differences(None, (&service, &secrets));
+        let entry = service_entry(&service, "service_created", origin, at).changed(fields);
         let effects = self.store.service_create(&service, &secrets, &poll_now(&service, at), entry).await?;
         self.queue.take(effects);
         self.tell(&service.name, "service".into());
@@ -115,10 +115,10 @@ impl App {
         let at = self.now();
         let mut service = self.service(name)?;
         let mut secrets = self.store.service_secrets(name)?.unwrap_or_default();
-        let before = service.clone();
+        let before = (service.clone(), secrets.clone());
         self.take_input(&mut service, &mut secrets, input, at)?;
-        let detail = differences(&before, &service);
-        let entry = service_entry(&service, "service_changed", detail, origin, at);
+        let fields = differences(Some((&before.0, &before.1)), (&service, &secrets));
+        let entry = service_entry(&service, "service_changed", origin, at).changed(fields);
         let effects = self.store.service_update(&service, Some(&secrets), &poll_now(&service, at), entry).await?;
         self.queue.take(effects);
         self.tell(name, "service".into());
@@ -300,28 +300,50 @@ fn poll_now(service: &Service, at: UnixMs) -> [Effect; 1] {
     [Effect::PollRepository { service: service.name.clone(), due_at: at }]
 }
 
-fn service_entry(service: &Service, word: &'static str, detail: String, origin: Origin, at: UnixMs) -> NewEntry {
-    NewEntry { at, origin, subject: format!("service {}", service.name), word, detail }
+fn service_entry(service: &Service, word: &'static str, origin: Origin, at: UnixMs) -> NewEntry {
+    NewEntry::new(at, origin, format!("service {}", service.name), word)
 }
 
-fn differences(before: &Service, after: &Service) -> String {
-    let mut words = Vec::new();
-    if before.repository_url != after.repository_url {
-        words.push(format!("repository {} → {}", before.repository_url, after.repository_url));
-    }
-    if before.release_branch != after.release_branch {
-        words.push(format!("release branch → {}", after.release_branch.as_deref().unwrap_or("the default branch")));
-    }
-    if before.allow_self_approval != after.allow_self_approval {
-        words.push(format!("self-approval → {}", after.allow_self_approval));
-    }
-    if before.allow_unsigned_hooks != after.allow_unsigned_hooks {
-        words.push(format!("unsigned hooks → {}", after.allow_unsigned_hooks));
-    }
-    if before.poll_interval_ms != after.poll_interval_ms {
-        words.push(format!("polling every {} ms", after.poll_interval_ms));
-    }
-    words.join("; ")
+/// What the journal says of a service: of credentials and secrets only which there are, and since when.
+fn fields_of(service: &Service, secrets: &SealedSecrets) -> [(&'static str, String); 9] {
+    let credential = match service.credential {
+        CredentialKind::None => "none".to_owned(),
+        CredentialKind::Token => {
+            format!("a token{}{}", of_user(secrets.git_user.as_deref()), since(secrets.git_secret.as_ref()))
+        }
+        CredentialKind::SshKey => format!("an SSH key{}", since(secrets.git_secret.as_ref())),
+    };
+    let hook_secret = secrets.hook_secret.as_ref().map(|sealed| format!("one{}", since(Some(sealed))));
+    let authority = service.ca_pem.as_ref().map(|pem| pipelines::ids::Digest::of(pem.as_bytes()).short().to_owned());
+    [
+        ("repository", service.repository_url.clone()),
+        ("credential", credential),
+        ("hook secret", hook_secret.unwrap_or_else(|| "none".into())),
+        ("unsigned hooks", service.allow_unsigned_hooks.to_string()),
+        ("polling, ms", service.poll_interval_ms.to_string()),
+        ("release branch", service.release_branch.clone().unwrap_or_else(|| "the default branch".into())),
+        ("self-approval", service.allow_self_approval.to_string()),
+        ("host keys", service.known_hosts.join("\n")),
+        ("certificate authority", authority.unwrap_or_else(|| "none".into())),
+    ]
+}
+
+fn of_user(user: Option<&str>) -> String {
+    user.filter(|user| !user.is_empty()).map(|user| format!(" of {user}")).unwrap_or_default()
+}
+
+fn since(sealed: Option<&crate::store::records::Sealed>) -> String {
+    sealed.map(|sealed| format!(" since {}", super::audit::moment_of(sealed.set_at))).unwrap_or_default()
+}
+
+fn differences(
+    before: Option<(&Service, &SealedSecrets)>,
+    (service, secrets): (&Service, &SealedSecrets),
+) -> Vec<Option<Changed>> {
+    let before = before.map(|(service, secrets)| fields_of(service, secrets).map(|(_, value)| value));
+    let before = before.unwrap_or_default();
+    let after = fields_of(service, secrets).into_iter();
+    after.zip(before).map(|((field, after), before)| Changed::of(field, before, after)).collect()
 }
 
 #[cfg(test)]

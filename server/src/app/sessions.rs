@@ -8,16 +8,20 @@ use std::{
     time::Duration,
 };
 
-use pipelines::{journal::Channel, protocol::Secret, time::UnixMs};
+use pipelines::{
+    journal::{Channel, Origin},
+    protocol::Secret,
+    time::UnixMs,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     App, AppError,
-    accounts::{Caller, digest_of},
+    accounts::{Caller, PASSWORD_PROOF, digest_of},
 };
 use crate::{
     random::{self, KEY_BYTES},
-    store::{Account, Session},
+    store::{Account, NewEntry, Session},
 };
 
 /// How often what is remembered of sessions is written down, and sessions that are over are taken away.
@@ -82,6 +86,16 @@ pub struct SeenSession {
     pub is_this: bool,
 }
 
+/// The id of a session: opens nothing.
+fn id_of(digest: &str) -> String {
+    digest.chars().take(ID_CHARS).collect()
+}
+
+/// As the journal names it.
+fn session_name(digest: &str) -> String {
+    format!("session {}", id_of(digest))
+}
+
 impl App {
     fn session_ends_at(&self, session: &Session, used_at: UnixMs) -> UnixMs {
         let bounds = &self.config.bounds;
@@ -113,7 +127,7 @@ impl App {
         name: &str,
         password: Secret,
     ) -> Result<(String, Account), AppError> {
-        let account = self.check_password(&from.remote, name, password).await?;
+        let account = self.check_password(&from.remote, name, password, Channel::Page).await?;
         let key = self.session_begin(&account, from, old_key).await?;
         Ok((key, account))
     }
@@ -148,7 +162,10 @@ impl App {
         own.sort_by_key(|(_, _, used_at)| *used_at);
         let too_many = (own.len() + 1).saturating_sub(self.config.bounds.sessions_per_account_max.max(1));
         gone.extend(replaced.into_iter().chain(own.into_iter().take(too_many)).map(|(digest, ..)| digest));
-        self.store.sessions_change(&[(digest_of(&key), session)], &gone).await?;
+        let digest = digest_of(&key);
+        let origin = Origin::new(&account.name, Channel::Page).from_place(&from.remote).proved_by(PASSWORD_PROOF);
+        let entry = NewEntry::new(now, origin, session_name(&digest), "session_began").detail(session.agent.clone());
+        self.store.sessions_change(&[(digest, session)], &gone, Some(entry)).await?;
         Ok(key)
     }
 
@@ -168,13 +185,18 @@ impl App {
         Ok((live, gone))
     }
 
-    /// Ends a session.
+    /// Ends a session, from this address.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn sign_out(&self, key: &str) -> Result<(), AppError> {
+    pub async fn sign_out(&self, key: &str, remote: &str) -> Result<(), AppError> {
         let _held = self.sessions.changing.lock().await;
-        Ok(self.store.sessions_change(&[], &[digest_of(key)]).await?)
+        let digest = digest_of(key);
+        let Some(session) = self.store.session(&digest)? else { return Ok(()) };
+        let name = session_name(&digest);
+        let origin = Origin::new(&session.account, Channel::Page).from_place(remote).proved_by(&name);
+        let entry = NewEntry::new(self.now(), origin, name, "session_ended");
+        Ok(self.store.sessions_change(&[], &[digest], Some(entry)).await?)
     }
 
     /// Who has this cookie; none if the session is over. Changes nothing in the store.
@@ -188,8 +210,15 @@ impl App {
         if self.session_is_over(&session, self.sessions.used_at(&digest, &session), account.as_ref()) {
             return Ok(None);
         }
-        self.sessions.used(digest, self.now());
-        Ok(account.map(|account| Caller { role: account.role, account, channel: Channel::Page, read_only: false }))
+        self.sessions.used(digest.clone(), self.now());
+        Ok(account.map(|account| Caller {
+            role: account.role,
+            account,
+            channel: Channel::Page,
+            read_only: false,
+            remote: String::new(),
+            proof: session_name(&digest),
+        }))
     }
 
     /// The caller's sessions, last used first; `key` is the cookie of the one that asks.
@@ -204,7 +233,7 @@ impl App {
             .into_iter()
             .filter(|(_, session, _)| session.account == caller.account.name)
             .map(|(digest, session, used_at)| SeenSession {
-                id: digest.chars().take(ID_CHARS).collect(),
+                id: id_of(&digest),
                 created_at: session.created_at,
                 used_at,
                 ends_at: self.session_ends_at(&session, used_at),
@@ -243,7 +272,10 @@ impl App {
         let own = all.filter(|(digest, session)| session.account == caller.account.name && which(digest));
         let gone: Vec<String> = own.map(|(digest, _)| digest).collect();
         if !gone.is_empty() {
-            self.store.sessions_change(&[], &gone).await?;
+            let names: Vec<String> = gone.iter().map(|digest| id_of(digest)).collect();
+            let subject = if let [one] = gone.as_slice() { session_name(one) } else { "sessions".to_owned() };
+            let entry = NewEntry::new(self.now(), caller.origin(), subject, "session_ended").detail(names.join(", "));
+            self.store.sessions_change(&[], &gone, Some(entry)).await?;
         }
         Ok(gone.len())
     }
@@ -259,7 +291,7 @@ impl App {
         let used = live.into_iter().filter(|(_, session, used_at)| *used_at > session.used_at);
         let used: Vec<_> = used.map(|(digest, session, used_at)| (digest, Session { used_at, ..session })).collect();
         if !used.is_empty() || !gone.is_empty() {
-            self.store.sessions_change(&used, &gone).await?;
+            self.store.sessions_change(&used, &gone, None).await?;
         }
         Ok(())
     }

@@ -72,6 +72,8 @@ pub struct Extras {
     pub refs: Vec<(String, Option<SeenRef>)>,
     /// The service's record, where it changed too.
     pub service: Option<Service>,
+    /// Who asked for what a driver reports; none: the server itself.
+    pub origin: Option<Origin>,
 }
 
 /// What an input did.
@@ -165,7 +167,8 @@ impl App {
             Outcome::Done(events, extras) => {
                 let mut extras = Extras { finished_effect: Some(key.to_owned()), ..*extras };
                 extras.also.retain(|(key, pending, ..)| self.queue.is_wanted(key, pending));
-                match self.apply_locked(&service, Origin::server(), events, extras).await {
+                let origin = extras.origin.clone().unwrap_or_else(Origin::server);
+                match self.apply_locked(&service, origin, events, extras).await {
                     // It came too late for the state: the effect is over all the same.
                     Err(AppError::Refused(refusal)) if !matches!(refusal, Refusal::Lookup(_)) => {
                         tracing::info!(effect = key, %refusal, "the outcome came too late");

@@ -6,13 +6,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use jiff::tz::TimeZone;
 use serde_json::json;
 use server::{
-    app::{keys::KEY_VARIABLE, system_clock},
+    app::{audit::machine_origin, keys::KEY_VARIABLE, system_clock},
     http::api::model,
-    store::backup::{
-        self, BackupError, Head, Key, Written, is_in_use,
-        read::{self, Contents},
+    store::{
+        NewEntry,
+        backup::{
+            self, BackupError, Head, Key, Written, is_in_use,
+            read::{self, Contents},
+        },
     },
 };
 use tempfile::NamedTempFile;
@@ -86,8 +90,10 @@ async fn make(context: &Context, arguments: &Arguments, path: &Path) -> Result<E
         Some(state) => {
             let key = if arguments.with_key { Some(key_of(state, &what)?) } else { None };
             let (version, now) = (env!("CARGO_PKG_VERSION"), system_clock()());
-            let snapshot =
-                backup::snapshot_of_folder(state, key, version, now).map_err(|error| of_folder(&what, &error))?;
+            let word = if arguments.with_key { "backup_made_with_key" } else { "backup_made" };
+            let entry = NewEntry::new(now, machine_origin(), "server", word);
+            let snapshot = backup::snapshot_of_folder(state, key, version, now, entry)
+                .map_err(|error| of_folder(&what, &error))?;
             snapshot.write(&mut file).map_err(|error| failed(&error))?;
         }
         None => {
@@ -179,6 +185,9 @@ pub(crate) async fn restore(context: &Context, arguments: &RestoreArguments) -> 
     let what = format!("cannot restore {}", arguments.file.display());
     let restored = read::restore(open(&arguments.file, &what)?, &arguments.state_dir);
     let contents = restored.map_err(|error| of_backup(&what, &error))?;
+    let detail = format!("from a backup of {}", moment(contents.head.made_at.0, &TimeZone::UTC));
+    let entry = NewEntry::new(system_clock()(), machine_origin(), "server", "restored").detail(detail);
+    read::note_restored(&arguments.state_dir, entry).map_err(|error| of_backup(&what, &error))?;
     let said = format!("restored into {}", arguments.state_dir.display());
     show(context, "Restored", &said, &contents)?;
     if !contents.head.with_key {

@@ -183,9 +183,30 @@ impl Client {
         what: &str,
         path: &str,
         body: &B,
-        mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
+        take: impl FnMut(&[u8]) -> Result<(), Failure>,
     ) -> Result<u64, Failure> {
         let request = self.request(what, Method::POST, path)?.json(body);
+        self.pieces(what, request, take).await
+    }
+
+    /// Reads a file, however long; hands it over piece by piece. Gives its length.
+    pub(crate) async fn fetch(
+        &self,
+        what: &str,
+        path: &str,
+        query: &[(&str, String)],
+        take: impl FnMut(&[u8]) -> Result<(), Failure>,
+    ) -> Result<u64, Failure> {
+        let request = self.request(what, Method::GET, path)?.query(query);
+        self.pieces(what, request, take).await
+    }
+
+    async fn pieces(
+        &self,
+        what: &str,
+        request: reqwest::RequestBuilder,
+        mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
+    ) -> Result<u64, Failure> {
         let response = request.send().await.map_err(|error| self.unreachable(what, &error))?;
         let mut response = self.successful(what, response).await?;
         let mut bytes = 0;

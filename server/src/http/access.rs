@@ -186,7 +186,8 @@ pub async fn identify(State(app): State<Arc<App>>, mut request: Request, next: N
         (None, None) => Ok(None),
     };
     match found {
-        Ok(Some(caller)) => {
+        Ok(Some(mut caller)) => {
+            caller.remote = request.extensions().get::<Remote>().map(|remote| remote.0.clone()).unwrap_or_default();
             request.extensions_mut().insert(caller);
             if let (None, Some(key)) = (bearer, session) {
                 request.extensions_mut().insert(SessionKey(key));

@@ -3,6 +3,7 @@
 //! Not here: who may call what (`router`).
 
 pub mod accounts;
+pub mod audit;
 pub mod backup;
 pub mod board;
 mod convert;

@@ -3,6 +3,7 @@
 
 pub mod accounts;
 pub mod approvals;
+pub mod audit;
 pub mod board;
 mod convert;
 pub mod errors;

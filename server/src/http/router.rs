@@ -18,8 +18,8 @@ use super::{
     access::{Access, admit, identify, is_https},
     agents,
     api::{
-        accounts, backup, board, load, login, logs, releases, rollouts, runners, runs, secrets, server, services,
-        support,
+        accounts, audit, backup, board, load, login, logs, releases, rollouts, runners, runs, secrets, server,
+        services, support,
     },
     events, metrics, openapi, pages,
     problem::Problem,
@@ -253,6 +253,7 @@ fn people_pages(routes: Routes) -> Routes {
         .add(POST, "/me/password", ALL, post(pages::accounts::change_password))
         .add(POST, "/me/sessions/end-others", ALL, post(pages::accounts::end_other_sessions))
         .add(POST, "/me/sessions/{id}/end", ALL, post(pages::accounts::end_session))
+        .add(GET, "/audit", MANAGER, get(pages::audit::show_audit))
         .add(GET, "/accounts", ADMIN, get(pages::accounts::show_accounts))
         .add(POST, "/accounts", ADMIN, post(pages::accounts::create_account))
         .add(POST, "/accounts/{account}", ADMIN, post(pages::accounts::change_account))
@@ -320,7 +321,7 @@ fn runner_api(routes: Routes) -> Routes {
         .api(Method::DELETE, "/api/v1/runner-tokens/{id}", OPERATOR, docs!(runners::delete_runner_token))
 }
 
-/// Sign-in, accounts, tokens, the journal and the server itself.
+/// Sign-in, accounts, tokens, the audit log and the server itself.
 #[rustfmt::skip]
 fn people_api(routes: Routes) -> Routes {
     routes
@@ -334,7 +335,9 @@ fn people_api(routes: Routes) -> Routes {
         .api(Method::DELETE, "/api/v1/tokens/{id}", ALL, docs!(accounts::delete_token))
         .api(GET, "/api/v1/sessions", ALL, docs!(accounts::list_sessions))
         .api(Method::DELETE, "/api/v1/sessions/{id}", ALL, docs!(accounts::end_session))
-        .api(GET, "/api/v1/journal", ALL, docs!(accounts::list_journal))
+        .api(GET, "/api/v1/audit", MANAGER, docs!(audit::list_audit))
+        .api(GET, "/api/v1/audit/head", MANAGER, docs!(audit::show_audit_head))
+        .api_stream(GET, "/api/v1/audit/export", MANAGER, docs!(audit::export_audit))
         .api(GET, "/api/v1/server", ALL, docs!(server::show_server))
         .api(GET, "/api/v1/health", ALL, docs!(server::show_health))
         .api(GET, "/api/v1/load", ALL, docs!(load::list_queues))

@@ -1,6 +1,7 @@
 //! What holds for every route: who may call it, that reading changes nothing, and that the description of the API is true.
 
 mod access;
+mod audit;
 mod guards;
 mod limits;
 pub(crate) mod markup;

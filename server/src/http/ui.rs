@@ -9,6 +9,7 @@ pub mod accounts;
 pub mod ansi;
 pub mod approval;
 pub mod assets;
+pub mod audit;
 pub mod board;
 pub mod error;
 pub mod links;
@@ -126,6 +127,7 @@ pub enum Section {
     Runners,
     Secrets,
     Accounts,
+    Audit,
     Mailbox,
     None,
 }
@@ -153,6 +155,8 @@ pub struct PageContext {
     pub shows_secrets: bool,
     /// The menu shows the accounts.
     pub shows_accounts: bool,
+    /// The menu shows the audit log.
+    pub shows_audit: bool,
     /// The menu shows the folder that mails are written to (demo).
     pub shows_mailbox: bool,
     /// Why nothing new begins on this server, where that is so.

@@ -18,7 +18,7 @@ use pipelines::time::UnixMs;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{StoreError, engine::EngineError, logs::LogError, versions::STORE_VERSION};
+use super::{NewEntry, StoreError, engine::EngineError, logs::LogError, versions::STORE_VERSION};
 
 /// Version of the file's format.
 pub const FORMAT: u32 = 1;
@@ -286,7 +286,8 @@ impl<R: Read> Read for Hashed<R> {
     }
 }
 
-/// Takes a snapshot of a state folder whose server is stopped, with its key where `with_key` says so.
+/// Takes a snapshot of a state folder whose server is stopped, with its key where there is one; first of all it is written
+/// into the journal.
 ///
 /// # Errors
 /// When the store is in use ([`EngineError::Locked`]) or cannot be read.
@@ -295,6 +296,7 @@ pub fn snapshot_of_folder(
     key: Option<Key>,
     windlass: &str,
     made_at: UnixMs,
+    entry: NewEntry,
 ) -> Result<Snapshot, BackupError> {
     let folder = state.join("store");
     if !folder.join("store.redb").is_file() {
@@ -303,6 +305,7 @@ pub fn snapshot_of_folder(
     }
     let engine = super::engine::open(&folder, &super::engine::EngineConfig::default()).map_err(StoreError::from)?;
     let store = super::embedded::EmbeddedStore::open(Arc::clone(&engine))?;
+    store.note_now(entry)?;
     Snapshot::take(&store, state, key, windlass, made_at)
 }
 

@@ -8,7 +8,7 @@ use pipelines::{
     approval::Approval,
     effect::PendingEffect,
     ids::{Digest, ReleaseId, RolloutId, RunId, ServiceName},
-    journal::Entry,
+    journal::{Entry, chain::Head},
     release::{Release, ReleaseState},
     rollout::Rollout,
     run::Run,
@@ -20,13 +20,13 @@ use serde_json::Value;
 
 use super::{
     Account, Delivery, DeliveryId, NamedSecret, RunnerRecord, RunnerToken, SealedSecrets, SecretUse, SeenRef, Session,
-    StoreError, Token,
+    StoreError, Token, audit,
     embedded::{EmbeddedStore, numbered, under, unpack},
     engine::{Direction, KeyRange, Table},
     tables::{
         ACCOUNTS, APPROVALS, DELIVERIES, DELIVERIES_BY_FORGE_ID, DELIVERIES_BY_SERVICE, EFFECTS, IMAGES, JOURNAL,
-        JOURNAL_BY_SERVICE, NAMED_SECRETS, REFS, RELEASES, ROLLOUTS, RUNNER_TOKENS, RUNNERS, RUNS, SECRET_USES,
-        SECRETS, SERVER, SERVICES, SESSIONS, TOKENS, TRAINS,
+        JOURNAL_BY_SERVICE, JOURNAL_HEAD, NAMED_SECRETS, REFS, RELEASES, ROLLOUTS, RUNNER_TOKENS, RUNNERS, RUNS,
+        SECRET_USES, SECRETS, SERVER, SERVICES, SESSIONS, TOKENS, TRAINS,
     },
 };
 
@@ -214,7 +214,15 @@ impl Look<'_> {
             let index = under(service, &entry.seq.to_be_bytes());
             this.refers(&format!("entry {} of the journal", entry.seq), JOURNAL_BY_SERVICE, &index)
         })?;
-        self.index_by_service(JOURNAL_BY_SERVICE, JOURNAL)
+        self.index_by_service(JOURNAL_BY_SERVICE, JOURNAL)?;
+        self.each::<Head>(JOURNAL_HEAD, |_, _, _| Ok(()))?;
+        match audit::verify(self.store.engine(), None) {
+            Ok(Ok(_)) => {}
+            Ok(Err(misfit)) => self.found.problem(format!("the journal's chain does not hold: {misfit}")),
+            Err(StoreError::Record { table, why }) => self.found.problem(format!("{table}: {why}")),
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     fn hooks(&mut self) -> Result<(), StoreError> {

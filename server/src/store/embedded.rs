@@ -15,7 +15,10 @@ use pipelines::{
     approval::Approval,
     effect::{Effect, PendingEffect},
     ids::{Digest, ReleaseId, RolloutId, RunId, RunnerName, SecretName, ServiceName},
-    journal::{ENTRY_VERSION, Entry},
+    journal::{
+        ENTRY_VERSION, Entry,
+        chain::{Head, Mark, Misfit, Walked},
+    },
     release::Release,
     rollout::Rollout,
     run::Run,
@@ -29,11 +32,12 @@ use generations::Generations;
 use super::{
     Account, CommitTimes, Delivery, DeliveryId, DeliveryState, EffectsChanged, Forget, NamedSecret, NewDelivery,
     NewEntry, Page, Recorded, RunnerRecord, RunnerToken, SealedAnew, SealedSecrets, SecretScope, SecretUse, SeenRef,
-    Session, Store, StoreError, Stored, Token, TrainChange,
+    Session, Store, StoreError, Stored, Token, TrainChange, audit,
     engine::{Batch, Direction, Engine, KeyRange, Table},
     tables::{
         ACCOUNTS, APPROVALS, DELIVERIES, DELIVERIES_BY_FORGE_ID, DELIVERIES_BY_SERVICE, EFFECTS, IMAGES, JOURNAL,
-        JOURNAL_BY_SERVICE, REFS, RELEASES, ROLLOUTS, RUNNER_TOKENS, RUNS, SECRETS, SERVICES, SESSIONS, TOKENS, TRAINS,
+        JOURNAL_BY_SERVICE, JOURNAL_HEAD, REFS, RELEASES, ROLLOUTS, RUNNER_TOKENS, RUNS, SECRETS, SERVICES, SESSIONS,
+        TOKENS, TRAINS,
     },
     versions::{self, STORE_VERSION},
 };
@@ -53,7 +57,7 @@ struct EnvelopeIn<T> {
     d: T,
 }
 
-fn pack<T: Serialize>(table: Table, record: &T) -> Result<Vec<u8>, StoreError> {
+pub(super) fn pack<T: Serialize>(table: Table, record: &T) -> Result<Vec<u8>, StoreError> {
     serde_json::to_vec(&EnvelopeOut { v: STORE_VERSION, d: record })
         .map_err(|error| StoreError::Record { table: table.name(), why: error.to_string() })
 }
@@ -83,7 +87,8 @@ pub(super) fn numbered(service: &ServiceName, number: u32) -> Vec<u8> {
 #[derive(Debug)]
 pub struct EmbeddedStore {
     engine: Arc<dyn Engine>,
-    last_entry: AtomicU64,
+    /// Counts changes: what asked for an effect is known by it.
+    last_change: AtomicU64,
     last_delivery: AtomicU64,
     generations: Generations,
 }
@@ -99,18 +104,29 @@ impl EmbeddedStore {
             let newest = engine.scan(table, &KeyRange::all(), Direction::Backward, 1)?;
             Ok(newest.first().and_then(|(key, _)| key.as_slice().try_into().ok()).map_or(0, u64::from_be_bytes))
         };
-        let (mut last_entry, last_delivery) = (last(JOURNAL)?, last(DELIVERIES)?);
-        // A change without a line in the journal has a number too. While an effect that it asked for is pending, no other
-        // asking may have that number: the outcome of the one would count for the other.
+        let last_delivery = last(DELIVERIES)?;
+        // While an effect that a change asked for is pending, no other asking may have its number: the outcome of the one
+        // would count for the other.
+        let mut last_change = audit::begin(&*engine)?.seq;
         for (_, bytes) in engine.scan(EFFECTS, &KeyRange::all(), Direction::Forward, LIST_MAX)? {
-            last_entry = last_entry.max(unpack::<PendingEffect>(EFFECTS, &bytes)?.asked_by);
+            last_change = last_change.max(unpack::<PendingEffect>(EFFECTS, &bytes)?.asked_by);
         }
         Ok(Self {
             engine,
-            last_entry: last_entry.into(),
+            last_change: last_change.into(),
             last_delivery: last_delivery.into(),
             generations: Generations::default(),
         })
+    }
+
+    /// Writes a line into the journal, and waits until it is on disk. For commands that have the store to themselves.
+    ///
+    /// # Errors
+    /// Those of storing.
+    pub fn note_now(&self, entry: NewEntry) -> Result<(), StoreError> {
+        let mut batch = Batch::new();
+        Self::add_entry(&mut batch, entry, None);
+        Ok(self.engine.commit(&batch)?)
     }
 
     /// What it stands on.
@@ -151,35 +167,26 @@ impl EmbeddedStore {
         Ok(())
     }
 
-    fn add_entry(&self, batch: &mut Batch, service: Option<&ServiceName>, entry: NewEntry) -> Result<u64, StoreError> {
-        let change = None;
-        self.add_full_entry(batch, service, entry, change)
+    fn next_change(&self) -> u64 {
+        self.last_change.fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    fn add_full_entry(
-        &self,
-        batch: &mut Batch,
-        service: Option<&ServiceName>,
-        new: NewEntry,
-        change: Option<(String, String)>,
-    ) -> Result<u64, StoreError> {
-        let seq = self.last_entry.fetch_add(1, Ordering::SeqCst) + 1;
+    fn add_entry(batch: &mut Batch, new: NewEntry, change: Option<(String, String)>) {
         let entry = Entry {
             version: ENTRY_VERSION,
-            seq,
+            seq: 0,
             at: new.at,
-            service: service.cloned(),
+            service: new.service,
             origin: new.origin,
             subject: new.subject,
             word: new.word.to_owned(),
             change,
+            changed: new.changed,
             detail: new.detail,
+            previous: None,
+            digest: None,
         };
-        Self::put(batch, JOURNAL, &seq.to_be_bytes(), &entry)?;
-        if let Some(service) = service {
-            batch.put(JOURNAL_BY_SERVICE, under(service, &seq.to_be_bytes()), Vec::new());
-        }
-        Ok(seq)
+        audit::append(batch, entry);
     }
 
     fn add_effect(
@@ -242,9 +249,10 @@ impl EmbeddedStore {
         if let Some(secrets) = secrets {
             Self::put(&mut batch, SECRETS, key, secrets)?;
         }
-        let seq = self.add_entry(&mut batch, Some(&service.name), entry)?;
+        Self::add_entry(&mut batch, entry.of_service(Some(&service.name)), None);
+        let asked_by = self.next_change();
         for effect in ask {
-            Self::add_effect(&mut batch, &mut changed, effect, seq, at)?;
+            Self::add_effect(&mut batch, &mut changed, effect, asked_by, at)?;
         }
         Ok((batch, changed))
     }
@@ -261,19 +269,13 @@ impl EmbeddedStore {
         if let Some(key) = &finished_effect {
             Self::drop_effect(&mut batch, &mut changed, key);
         }
-        // Names the change for the effects it asks for, also where it writes no line.
-        let mut seq = self.last_entry.fetch_add(1, Ordering::SeqCst) + 1;
         for change in changes {
+            // Names the change for the effects it asks for.
+            let asked_by = self.next_change();
             for note in change.notes {
-                let entry = NewEntry {
-                    at,
-                    origin: origin.clone(),
-                    subject: note.subject,
-                    word: note.word,
-                    detail: note.detail,
-                };
+                let entry = NewEntry::new(at, origin.clone(), note.subject, note.word).detail(note.detail);
                 let states = note.change.map(|(before, after)| (before.to_owned(), after.to_owned()));
-                seq = self.add_full_entry(&mut batch, Some(&service), entry, states)?;
+                Self::add_entry(&mut batch, entry.of_service(Some(&service)), states);
             }
             Self::put(&mut batch, TRAINS, service.as_str().as_bytes(), &change.train)?;
             for (number, run) in &change.runs {
@@ -296,11 +298,12 @@ impl EmbeddedStore {
                 Self::drop_effect(&mut batch, &mut changed, key);
             }
             for effect in &change.ask {
-                Self::add_effect(&mut batch, &mut changed, effect, seq, at)?;
+                Self::add_effect(&mut batch, &mut changed, effect, asked_by, at)?;
             }
         }
+        let asked_by = self.next_change();
         for effect in &ask {
-            Self::add_effect(&mut batch, &mut changed, effect, seq, at)?;
+            Self::add_effect(&mut batch, &mut changed, effect, asked_by, at)?;
         }
         for (key, ..) in &also {
             Self::drop_effect(&mut batch, &mut changed, key);
@@ -375,10 +378,9 @@ impl EmbeddedStore {
 
     fn put_with_entry<T: Serialize>(&self, table: Table, key: &str, record: &T, entry: NewEntry) -> Stored<()> {
         let mut batch = Batch::new();
-        let made = Self::put(&mut batch, table, key.as_bytes(), record)
-            .and_then(|()| self.add_entry(&mut batch, None, entry))
-            .map(|_| (batch, ()));
-        self.send(made)
+        let made = Self::put(&mut batch, table, key.as_bytes(), record);
+        Self::add_entry(&mut batch, entry, None);
+        self.send(made.map(|()| (batch, ())))
     }
 }
 
@@ -585,6 +587,20 @@ impl Store for EmbeddedStore {
         Ok(found)
     }
 
+    fn journal_after(&self, after: u64, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        let range = KeyRange::all().after(&after.to_be_bytes());
+        self.list(JOURNAL, &range, Direction::Forward, limit)
+    }
+
+    fn journal_head(&self) -> Result<Head, StoreError> {
+        let missing = || StoreError::Record { table: JOURNAL_HEAD.name(), why: "it is missing".into() };
+        audit::head(&*self.engine)?.ok_or_else(missing)
+    }
+
+    fn journal_verify(&self, mark: Option<Mark>) -> Result<Result<Walked, Misfit>, StoreError> {
+        audit::verify(&*self.engine, mark)
+    }
+
     fn account(&self, name: &str) -> Result<Option<Account>, StoreError> {
         self.get(ACCOUNTS, name.as_bytes())
     }
@@ -605,8 +621,11 @@ impl Store for EmbeddedStore {
         self.by_name(SESSIONS)
     }
 
-    fn sessions_change(&self, put: &[(String, Session)], gone: &[String]) -> Stored<()> {
+    fn sessions_change(&self, put: &[(String, Session)], gone: &[String], entry: Option<NewEntry>) -> Stored<()> {
         let mut batch = Batch::new();
+        if let Some(entry) = entry {
+            Self::add_entry(&mut batch, entry, None);
+        }
         for digest in gone {
             batch.delete(SESSIONS, digest.as_bytes());
         }
@@ -630,8 +649,8 @@ impl Store for EmbeddedStore {
     fn token_delete(&self, digest: &str, entry: NewEntry) -> Stored<()> {
         let mut batch = Batch::new();
         batch.delete(TOKENS, digest.as_bytes());
-        let made = self.add_entry(&mut batch, None, entry).map(|_| (batch, ()));
-        self.send(made)
+        Self::add_entry(&mut batch, entry, None);
+        self.send(Ok((batch, ())))
     }
 
     fn forget(&self, forget: Forget) -> Stored<()> {
@@ -640,8 +659,8 @@ impl Store for EmbeddedStore {
 
     fn journal_note(&self, entry: NewEntry) -> Stored<()> {
         let mut batch = Batch::new();
-        let made = self.add_entry(&mut batch, None, entry).map(|_| (batch, ()));
-        self.send(made)
+        Self::add_entry(&mut batch, entry, None);
+        self.send(Ok((batch, ())))
     }
 
     fn runner(&self, name: &RunnerName) -> Result<Option<RunnerRecord>, StoreError> {

@@ -14,7 +14,7 @@ use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use batch::{Batch, Table};
+pub use batch::{Batch, Link, Table};
 pub use commit::Pending;
 pub use times::CommitTimes;
 

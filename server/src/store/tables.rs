@@ -29,10 +29,12 @@ pub(super) const SECRET_USES: Table = Table::new(41, "uses of secrets");
 pub(super) const SERVER: Table = Table::new(42, "server");
 pub(super) const RUNNERS: Table = Table::new(50, "runners");
 pub(super) const RUNNER_TOKENS: Table = Table::new(51, "runner tokens");
+/// Where the journal's chain is: see `audit`.
+pub(super) const JOURNAL_HEAD: Table = Table::new(60, "journal head");
 
 /// The tables whose values are records in an envelope with a version. The others are [`META`] and indexes.
 #[cfg(test)]
-pub(super) const RECORDS: [Table; 21] = [
+pub(super) const RECORDS: [Table; 22] = [
     SERVICES,
     SECRETS,
     TRAINS,
@@ -42,6 +44,7 @@ pub(super) const RECORDS: [Table; 21] = [
     ROLLOUTS,
     EFFECTS,
     JOURNAL,
+    JOURNAL_HEAD,
     DELIVERIES,
     DELIVERIES_BY_FORGE_ID,
     IMAGES,

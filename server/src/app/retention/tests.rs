@@ -58,14 +58,14 @@ fn numbers(stage: &Stage, service: &ServiceName) -> Vec<u32> {
 #[tokio::test]
 async fn what_is_over_its_bounds_goes_and_what_is_needed_stays() {
     let (stage, service) = with_history().await;
-    let journal = stage.app.journal(None, None, 10_000).unwrap();
+    let journal = stage.app.store().journal(None, None, 10_000).unwrap();
     let swept = sweep(&stage, &service).await;
     // 6 is on its way, 5 is live, 4 can be rolled back to.
     assert_eq!((numbers(&stage, &service), swept.runs, swept.runs_kept), (vec![6, 5, 4], 3, 3));
     assert_eq!(stage.app.logs().runs().unwrap(), ["shop/5", "shop/6"], "4 is over the age of logs");
     assert_eq!(swept.logs, 4);
     whole(&stage);
-    assert_eq!(stage.app.journal(None, None, 10_000).unwrap(), journal, "the journal is kept");
+    assert_eq!(stage.app.store().journal(None, None, 10_000).unwrap(), journal, "the journal is kept");
     assert_eq!(sweep(&stage, &service).await.runs, 0, "once is enough");
     // It still can.
     let origin = pipelines::journal::Origin::server();

@@ -14,7 +14,7 @@ fn valued(value: &str) -> SecretInput {
 }
 
 async fn set(stage: &Stage, scope: SecretScope, name: &str, input: SecretInput) -> Result<SecretInfo, AppError> {
-    let origin = Origin { actor: "mei".into(), channel: pipelines::journal::Channel::Api };
+    let origin = Origin::new("mei", pipelines::journal::Channel::Api);
     stage.app.secret_set(scope, name.parse().unwrap(), input, origin).await
 }
 
@@ -131,7 +131,7 @@ async fn whom_a_shared_secret_is_for_changes_without_its_value_and_is_sealed_to_
     // Somebody who can write into the store widens it again.
     let mut record = stage.app.store().secret(&SecretScope::Shared, &"A".parse().unwrap()).unwrap().unwrap();
     record.services.clear();
-    let entry = stage.app.secret_entry(&SecretScope::Shared, &record.name, "forged", String::new(), Origin::server());
+    let entry = stage.app.secret_entry(&SecretScope::Shared, &record.name, "forged", Origin::server());
     stage.app.store().secret_put(&record, entry).await.unwrap();
     let withheld = ask(&stage, &run, &["A"]).await.unwrap_err();
     assert_eq!(withheld.blame, Blame::Infrastructure);

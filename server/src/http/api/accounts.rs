@@ -1,4 +1,4 @@
-//! Accounts, bearer tokens, sessions and the journal.
+//! Accounts, bearer tokens and sessions.
 
 use std::sync::Arc;
 
@@ -7,18 +7,18 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use pipelines::{ids::ServiceName, time::UnixMs};
+use pipelines::time::UnixMs;
 
 use super::{
-    Paging, Reply, convert,
+    Reply, convert,
     model::{self, Answer, Done, List},
     reply,
 };
 use crate::{
-    app::{App, AppError},
+    app::App,
     http::{
         access::{Signed, ThisSession},
-        extract::{Ask, Body, OfAccount, OfSession, OfToken},
+        extract::{Body, OfAccount, OfSession, OfToken},
         problem::Problem,
     },
 };
@@ -107,33 +107,4 @@ pub async fn list_sessions(
 pub async fn end_session(State(app): State<Arc<App>>, Signed(caller): Signed, OfSession(id): OfSession) -> Reply<Done> {
     app.session_end(&caller, &id).await?;
     reply(Done { done: format!("the session {id} is over") })
-}
-
-/// Which entries of the journal.
-#[derive(Clone, Debug, Default, serde::Deserialize, utoipa::IntoParams)]
-#[serde(default, deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct JournalQuery {
-    /// Only of this service.
-    pub service: Option<String>,
-    /// Only entries with a smaller place.
-    pub before: Option<u64>,
-    /// How many at most, up to 100; without it 20.
-    pub limit: Option<usize>,
-}
-
-/// What happened, newest first.
-#[utoipa::path(get, path = "/api/v1/journal", tag = "journal", params(JournalQuery),
-    responses((status = 200, body = Answer<model::Journal>, description = "a page of it")))]
-pub async fn list_journal(State(app): State<Arc<App>>, Ask(query): Ask<JournalQuery>) -> Reply<model::Journal> {
-    let unknown = |given: &str| AppError::NotFound { what: "service", id: given.chars().take(80).collect() };
-    let service = query.service.as_deref();
-    let service: Option<ServiceName> = service.map(|given| given.parse().map_err(|_| unknown(given))).transpose()?;
-    if let Some(service) = &service {
-        app.service(service)?;
-    }
-    let paging = Paging { before: query.before, limit: query.limit };
-    let entries = app.journal(service.as_ref(), query.before, paging.limit())?;
-    let List { items, next_before } = paging.list(entries.into_iter().map(convert::entry).collect(), |it| it.seq);
-    reply(model::Journal { items, next_before })
 }

@@ -8,7 +8,7 @@ use pipelines::{
     effect::PendingEffect,
     hold::{Proposal, ProposedStep},
     ids::ReleaseId,
-    journal::{Channel, Entry},
+    journal::Entry,
     protocol::{Blame, StepOutcome},
     release::{Release, ReleaseState},
     repository::shown,
@@ -553,27 +553,25 @@ pub(super) fn session(session: SeenSession) -> model::Session {
     }
 }
 
-pub(super) fn entry(entry: Entry) -> model::JournalEntry {
+pub(super) fn entry(entry: Entry) -> model::AuditEntry {
     let (before, after) = entry.change.map_or((None, None), |(before, after)| (Some(before), Some(after)));
-    model::JournalEntry {
+    let changed = entry.changed.into_iter();
+    model::AuditEntry {
         seq: entry.seq,
         at_ms: entry.at.0,
         service: entry.service.map(|service| service.to_string()),
         actor: entry.origin.actor,
-        channel: match entry.origin.channel {
-            Channel::Page => "page",
-            Channel::Api => "api",
-            Channel::MailLink => "mail_link",
-            Channel::Hook => "hook",
-            Channel::Runner => "runner",
-            Channel::Server => "server",
-        }
-        .to_owned(),
+        channel: entry.origin.channel.word().to_owned(),
+        place: entry.origin.place,
+        proof: entry.origin.proof,
         subject: entry.subject,
         word: entry.word,
         before,
         after,
+        changed: changed.map(|it| model::AuditChange { field: it.field, before: it.before, after: it.after }).collect(),
         detail: entry.detail,
+        previous: entry.previous.map(|digest| digest.to_string()),
+        digest: entry.digest.map(|digest| digest.to_string()),
     }
 }
 

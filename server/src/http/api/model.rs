@@ -3,6 +3,7 @@
 //! Not here: how they are made from the domain (`convert`).
 
 mod account;
+mod audit;
 mod board;
 mod load;
 mod log;
@@ -17,9 +18,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use account::{
-    Account, AccountChange, Journal, JournalEntry, Login, LoginToken, NewAccount, NewToken, Session, Token,
-    TokenSecret, Whoami,
+    Account, AccountChange, Login, LoginToken, NewAccount, NewToken, Session, Token, TokenSecret, Whoami,
 };
+pub use audit::{AuditChange, AuditEntry, AuditHead, AuditLog};
 pub use board::{BackupInput, BoardRow, Finding, Health, PendingEffect, Server, Station};
 pub use load::{Queue, QueueOfService};
 pub use log::{Event, LogHit, LogLine, LogSearch, LogWindow};
@@ -46,10 +47,11 @@ macro_rules! kinds {
 kinds!(
     Account,
     Approval,
+    AuditHead,
+    AuditLog,
     BoardRow,
     Delivery,
     Health,
-    Journal,
     LintReport,
     LogSearch,
     LogWindow,

@@ -213,7 +213,7 @@ async fn runs_are_listed_started_stopped_and_run_again() {
 }
 
 #[tokio::test]
-async fn accounts_tokens_and_the_journal() {
+async fn accounts_tokens_and_the_audit_log() {
     let stage = test_app();
     let admin = stage.token(Role::Admin).await;
     let token = Some(admin.as_str());
@@ -236,12 +236,12 @@ async fn accounts_tokens_and_the_journal() {
     assert!(!list.to_string().contains(reader));
     want(&stage, 200, (Method::DELETE, &format!("/api/v1/tokens/{id}")), token, None).await;
     want(&stage, 401, (GET, "/api/v1/board"), Some(reader), None).await;
-    let journal = want(&stage, 200, (GET, "/api/v1/journal?limit=1"), token, None).await;
+    let journal = want(&stage, 200, (GET, "/api/v1/audit?limit=1"), token, None).await;
     assert_eq!(
         (&journal["items"][0]["word"], &journal["items"][0]["actor"]),
         (&json!("token_deleted"), &json!("admin"))
     );
-    assert!(!want(&stage, 200, (GET, "/api/v1/journal?limit=100"), token, None).await.to_string().contains(reader));
+    assert!(!want(&stage, 200, (GET, "/api/v1/audit?limit=100"), token, None).await.to_string().contains(reader));
 }
 
 #[tokio::test]

@@ -106,13 +106,13 @@ pub(in crate::http) async fn act_by_link(
             .next("open the link and send the form once more"));
     }
     let (app, id, tester) = (&linked.visit.app, &linked.approval.release, &linked.tester);
-    let actor = Actor::Tester { email: tester.clone() };
+    let (actor, remote) = (Actor::Tester { email: tester.clone() }, linked.visit.remote.as_str());
     let done = match verb.as_str() {
-        "code" => app.approval_request_code(id, tester).await.map_err(Failure::App),
-        "claim" => app.approval_claim(id, actor, link_origin(tester)).await.map_err(Failure::App),
-        "release" => app.approval_unclaim(id, actor, link_origin(tester)).await.map_err(Failure::App),
-        "ask-again" => app.approval_ask_again_by_link(id, tester).await.map_err(Failure::App),
-        "decide" => decide_by_code(app, id, tester, &fields).await,
+        "code" => app.approval_request_code(id, tester, remote).await.map_err(Failure::App),
+        "claim" => app.approval_claim(id, actor, link_origin(tester, remote)).await.map_err(Failure::App),
+        "release" => app.approval_unclaim(id, actor, link_origin(tester, remote)).await.map_err(Failure::App),
+        "ask-again" => app.approval_ask_again_by_link(id, tester, remote).await.map_err(Failure::App),
+        "decide" => decide_by_code(app, id, (tester, remote), &fields).await,
         _ => return Err(no_verb()),
     };
     match done {
@@ -124,7 +124,7 @@ pub(in crate::http) async fn act_by_link(
     }
 }
 
-async fn decide_by_code(app: &App, id: &ReleaseId, tester: &str, fields: &Fields) -> Result<(), Failure> {
+async fn decide_by_code(app: &App, id: &ReleaseId, tester: (&str, &str), fields: &Fields) -> Result<(), Failure> {
     let Decision { approve, digest, comment } = Decision::read(fields)?;
     let code = fields.trimmed("code");
     if code.is_empty() {

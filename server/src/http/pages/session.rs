@@ -84,7 +84,7 @@ pub(in crate::http) async fn sign_in(
 /// Signs out.
 pub(in crate::http) async fn sign_out(visit: Visit, headers: HeaderMap) -> Result<Response, Problem> {
     if let Some(key) = cookie(&headers, cookie_name(&visit.app)) {
-        visit.app.sign_out(key).await?;
+        visit.app.sign_out(key, &visit.remote).await?;
     }
     let mut response = see(links::SIGN_IN);
     set_session(&mut response, &visit.app, None);

@@ -80,6 +80,7 @@ impl FromRequestParts<Arc<App>> for Visit {
             base_url: app.config.public_url.clone(),
             shows_secrets: caller.as_ref().is_some_and(|caller| caller.may(Role::Operator)),
             shows_accounts: caller.as_ref().is_some_and(|caller| caller.may(Role::Admin)),
+            shows_audit: caller.as_ref().is_some_and(|caller| caller.may(Role::ReleaseManager)),
             shows_mailbox: app.config.mail.folder.is_some()
                 && caller.as_ref().is_some_and(|caller| caller.may(Role::Operator)),
             // Who comes by a mailed link or from nowhere learns nothing of the machine.

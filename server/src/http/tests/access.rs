@@ -114,7 +114,7 @@ async fn people(stage: &Stage) -> Vec<Person> {
     lock.await.unwrap();
 
     let ended = session(&admin.account).await;
-    app.sign_out(&ended).await.unwrap();
+    app.sign_out(&ended, "").await.unwrap();
     let idle = session(&admin.account).await;
     let late = token(&admin, false, Some(app.now().plus_ms(HOUR_MS))).await;
     stage.pass_ms(app.config.bounds.session_idle_ms + 1);

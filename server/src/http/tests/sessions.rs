@@ -254,7 +254,7 @@ async fn a_session_that_is_ended_while_its_use_is_written_down_stays_ended() {
     }
     stage.pass_ms(10);
     assert!(is_in(&stage, &cookie).await);
-    let (kept, ended) = tokio::join!(stage.app.sessions_keep(), stage.app.sign_out(&key));
+    let (kept, ended) = tokio::join!(stage.app.sessions_keep(), stage.app.sign_out(&key, ""));
     assert!(kept.is_ok() && ended.is_ok());
     assert!(!is_in(&stage, &cookie).await);
     stage.app.sessions_keep().await.unwrap();

@@ -19,6 +19,8 @@ pub const SIGN_IN: &str = "/sign-in";
 pub const SIGN_OUT: &str = "/sign-out";
 /// The accounts (GET, POST adds one).
 pub const ACCOUNTS: &str = "/accounts";
+/// The audit log (GET).
+pub const AUDIT: &str = "/audit";
 /// The shared secrets (GET, POST sets one).
 pub const SECRETS: &str = "/secrets";
 /// The person's own account: password and tokens.

@@ -43,6 +43,7 @@ pub(super) fn context(lang: Lang) -> PageContext {
         base_url: String::from("https://windlass.example.com"),
         shows_secrets: true,
         shows_accounts: true,
+        shows_audit: true,
         shows_mailbox: true,
         no_room: None,
     }
@@ -98,6 +99,8 @@ pub(super) fn pages(lang: Lang) -> Vec<(String, Written)> {
         (s("accounts"), services::accounts().render(&ctx)),
         (s("secrets"), services::secrets().render(&ctx)),
         (s("secrets-shared"), services::shared_secrets().render(&ctx)),
+        (s("audit"), services::audit().render(&ctx)),
+        (s("audit-empty"), services::audit_empty().render(&ctx)),
         (s("me"), services::me().render(&ctx)),
         (s("mailbox"), mails::mailbox(lang).render(&ctx)),
         (s("search"), services::search().render(&ctx)),

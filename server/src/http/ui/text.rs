@@ -3,6 +3,7 @@
 
 mod accounts;
 mod approvals;
+mod audit;
 mod figures;
 mod load;
 mod mail;

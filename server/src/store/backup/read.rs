@@ -15,7 +15,7 @@ use super::{
     BUFFER_BYTES, BackupError, FORMAT, HEAD, Hashed, Head, KEY_FILE, LOGS, MANIFEST, STORE_FILE, Written, io_error,
 };
 use crate::store::{
-    StoreError,
+    NewEntry, StoreError,
     check::Checked,
     embedded::EmbeddedStore,
     engine::{self, EngineConfig},
@@ -81,6 +81,16 @@ pub fn check(backup: impl Read, scratch: &Path) -> Result<Contents, BackupError>
         .tempdir_in(scratch)
         .map_err(io_error(scratch.display().to_string()))?;
     restore(backup, &folder.path().join("state"))
+}
+
+/// Writes into the journal of a restored folder that it was restored: from here on it goes another way than the server that
+/// the backup is of.
+///
+/// # Errors
+/// When the store cannot be opened or written.
+pub fn note_restored(folder: &Path, entry: NewEntry) -> Result<(), BackupError> {
+    let engine = engine::open(&folder.join("store"), &EngineConfig::default()).map_err(StoreError::from)?;
+    Ok(EmbeddedStore::open(engine)?.note_now(entry)?)
 }
 
 /// Makes the folder where it is missing; says whether it did.

@@ -31,13 +31,7 @@ struct Folder {
 }
 
 fn entry(n: u64) -> NewEntry {
-    NewEntry {
-        at: UnixMs(n),
-        origin: Origin::server(),
-        subject: format!("entry {n}"),
-        word: "noted",
-        detail: "x".repeat(200),
-    }
+    NewEntry::new(UnixMs(n), Origin::server(), format!("entry {n}"), "noted").detail("x".repeat(200))
 }
 
 fn lines(run: u64) -> Vec<LogLine> {

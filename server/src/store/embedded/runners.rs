@@ -25,7 +25,7 @@ impl EmbeddedStore {
         let mut batch = Batch::new();
         Self::put(&mut batch, RUNNERS, runner.name.as_str().as_bytes(), runner)?;
         if let Some(entry) = entry {
-            self.add_entry(&mut batch, None, entry)?;
+            Self::add_entry(&mut batch, entry, None);
         }
         Ok((batch, ()))
     }
@@ -59,14 +59,14 @@ impl EmbeddedStore {
             Self::put(&mut batch, RUNNER_TOKENS, digest.as_bytes(), &left)?;
         }
         Self::put(&mut batch, RUNNERS, runner.name.as_str().as_bytes(), runner)?;
-        self.add_entry(&mut batch, None, entry)?;
+        Self::add_entry(&mut batch, entry, None);
         Ok((batch, ()))
     }
 
     pub(super) fn registration_token_delete(&self, digest: &str, entry: NewEntry) -> Change {
         let mut batch = Batch::new();
         batch.delete(RUNNER_TOKENS, digest.as_bytes());
-        self.add_entry(&mut batch, None, entry)?;
+        Self::add_entry(&mut batch, entry, None);
         Ok((batch, ()))
     }
 }

@@ -46,7 +46,7 @@ impl EmbeddedStore {
     pub(super) fn named_secret_put(&self, secret: &NamedSecret, entry: NewEntry) -> Change {
         let mut batch = Batch::new();
         Self::put(&mut batch, NAMED_SECRETS, &key_of(&secret.scope, secret.name.as_str()), secret)?;
-        self.add_entry(&mut batch, secret.scope.service(), entry)?;
+        Self::add_entry(&mut batch, entry.of_service(secret.scope.service()), None);
         Ok((batch, ()))
     }
 
@@ -55,7 +55,7 @@ impl EmbeddedStore {
         let key = key_of(scope, name.as_str());
         batch.delete(NAMED_SECRETS, &key);
         batch.delete(SECRET_USES, &key);
-        self.add_entry(&mut batch, scope.service(), entry)?;
+        Self::add_entry(&mut batch, entry.of_service(scope.service()), None);
         Ok((batch, ()))
     }
 
@@ -76,7 +76,7 @@ impl EmbeddedStore {
             Self::put(&mut batch, NAMED_SECRETS, &key_of(&secret.scope, secret.name.as_str()), secret)?;
         }
         if let Some(entry) = &sealed.entry {
-            self.add_entry(&mut batch, None, entry.clone())?;
+            Self::add_entry(&mut batch, entry.clone(), None);
         }
         Ok((batch, ()))
     }
@@ -111,7 +111,7 @@ mod tests {
     }
 
     fn entry(word: &'static str) -> NewEntry {
-        NewEntry { at: UnixMs(1), origin: Origin::server(), subject: "secret".into(), word, detail: String::new() }
+        NewEntry::new(UnixMs(1), Origin::server(), "secret", word)
     }
 
     fn secret(scope: &SecretScope, name: &str) -> NamedSecret {

@@ -1,6 +1,11 @@
 //! Tables and batches: what a commit asks for. How it is applied lives in `commit`.
 
-use std::sync::{Arc, atomic::AtomicU64};
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicU64},
+};
+
+use super::EngineError;
 
 /// A table: a name for people and a number that is part of every stored key, so it never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,6 +43,18 @@ pub(super) struct Expectation {
     pub(super) value: Option<Vec<u8>>,
 }
 
+/// A change whose content depends on the state that it is committed on: the next entry of a log that names the one before.
+pub trait Link: fmt::Debug + Send + Sync {
+    /// The record that it depends on.
+    fn head(&self) -> (Table, &[u8]);
+
+    /// What it changes, where the record has this value. Called once for each try to commit, in the order of the commits.
+    ///
+    /// # Errors
+    /// Then nothing of the batch is written.
+    fn link(&self, head: Option<&[u8]>) -> Result<Batch, EngineError>;
+}
+
 /// Changes over any tables that are applied together or not at all, and the conditions under which.
 ///
 /// The conditions are about the state before the batch. Of several changes to one key the last one counts.
@@ -45,6 +62,7 @@ pub(super) struct Expectation {
 pub struct Batch {
     pub(super) expectations: Vec<Expectation>,
     pub(super) changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    pub(super) links: Vec<Arc<dyn Link>>,
     bytes: usize,
     pub(super) counters: Vec<Arc<AtomicU64>>,
 }
@@ -81,6 +99,13 @@ impl Batch {
         self.expectation(table, key.as_ref(), None)
     }
 
+    /// Adds what `link` makes of the state at the commit, behind the other changes; `bytes` is about how large that is.
+    pub fn link(&mut self, link: Arc<dyn Link>, bytes: usize) -> &mut Self {
+        self.bytes += bytes;
+        self.links.push(link);
+        self
+    }
+
     fn expectation(&mut self, table: Table, key: &[u8], value: Option<Vec<u8>>) -> &mut Self {
         self.bytes += key.len() + value.as_ref().map_or(0, Vec::len) + 1;
         self.expectations.push(Expectation { table, key: key.to_vec(), value });
@@ -103,6 +128,6 @@ impl Batch {
     /// Whether it changes nothing and expects nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.expectations.is_empty()
+        self.changes.is_empty() && self.expectations.is_empty() && self.links.is_empty()
     }
 }

@@ -231,11 +231,12 @@ impl<B: Backend> Committer<B> {
         let mut answers = Vec::with_capacity(group.len());
         let mut counters = Vec::new();
         for Job { batch, answer } in group {
-            let verdict = self.judge(&batch, &changes);
-            if verdict.is_ok() {
+            let verdict = self.judge(&batch, &changes).and_then(|()| self.linked(&batch, &changes));
+            let verdict = verdict.map(|linked| {
                 changes.extend(batch.changes);
+                changes.extend(linked);
                 counters.extend(batch.counters);
-            }
+            });
             answers.push((answer, verdict));
         }
         self.waiting.fetch_sub(answers.len(), Ordering::Relaxed);
@@ -267,5 +268,20 @@ impl<B: Backend> Committer<B> {
             }
         }
         Ok(())
+    }
+
+    /// What the batch's links make of the stored state with the group's earlier batches applied.
+    fn linked(&self, batch: &Batch, changes: &Changes) -> Result<Changes, EngineError> {
+        let mut linked = Changes::new();
+        for link in &batch.links {
+            let (table, key) = link.head();
+            let key = table.flat(key);
+            let made = match linked.get(&key).or_else(|| changes.get(&key)) {
+                Some(value) => link.link(value.as_deref())?,
+                None => link.link(self.backend.get(&key)?.as_deref())?,
+            };
+            linked.extend(made.changes);
+        }
+        Ok(linked)
     }
 }

@@ -17,7 +17,7 @@ use pipelines::{
     approval::Approval,
     effect::PendingEffect,
     ids::{Digest, RunId},
-    journal::Entry,
+    journal::{Entry, chain::Head},
     release::Release,
     rollout::Rollout,
     run::Run,
@@ -44,8 +44,14 @@ use super::{
 /// as what was written by it meanwhile still reads.
 const RELEASED_VERSION: u32 = 1;
 /// Tables that the first version did not have.
-const SINCE_VERSION_2: [Table; 5] =
-    [tables::NAMED_SECRETS, tables::SECRET_USES, tables::SERVER, tables::RUNNERS, tables::RUNNER_TOKENS];
+const SINCE_VERSION_2: [Table; 6] = [
+    tables::JOURNAL_HEAD,
+    tables::NAMED_SECRETS,
+    tables::SECRET_USES,
+    tables::SERVER,
+    tables::RUNNERS,
+    tables::RUNNER_TOKENS,
+];
 
 fn fixture_store(version: u32, folder: &Path) -> Arc<dyn Engine> {
     let path = fixture::folder().join(format!("v{version}.redb.gz"));
@@ -270,6 +276,7 @@ fn shapes() -> Value {
         (tables::ROLLOUTS, types.subschema_for::<Rollout>()),
         (tables::EFFECTS, types.subschema_for::<PendingEffect>()),
         (tables::JOURNAL, types.subschema_for::<Entry>()),
+        (tables::JOURNAL_HEAD, types.subschema_for::<Head>()),
         (tables::DELIVERIES, types.subschema_for::<Delivery>()),
         (tables::DELIVERIES_BY_FORGE_ID, types.subschema_for::<DeliveryId>()),
         (tables::IMAGES, types.subschema_for::<(RunId, Digest)>()),

@@ -162,38 +162,3 @@ pub struct TokenSecret {
     #[schema(value_type = String)]
     pub token: Secret,
 }
-
-/// What happened, newest first.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct Journal {
-    /// The entries.
-    pub items: Vec<JournalEntry>,
-    /// Where there may be more: what to give as `before` to get them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next_before: Option<u64>,
-}
-
-/// One entry of the journal.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct JournalEntry {
-    /// Its place.
-    pub seq: u64,
-    /// When, in milliseconds since 1970.
-    pub at_ms: u64,
-    /// Of which service.
-    pub service: Option<String>,
-    /// Who.
-    pub actor: String,
-    /// By which way: `page`, `api`, `mail_link`, `hook`, `runner`, `server`.
-    pub channel: String,
-    /// What it is about: `run shop/7`.
-    pub subject: String,
-    /// What happened.
-    pub word: String,
-    /// State before.
-    pub before: Option<String>,
-    /// State after.
-    pub after: Option<String>,
-    /// More, in a few words.
-    pub detail: String,
-}

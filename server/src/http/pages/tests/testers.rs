@@ -31,7 +31,8 @@ async fn token_of(stage: &Stage, name: &str, email: &str) -> String {
     let password = Secret::new("a password of some length");
     let account = stage.app.account_create(name, email, Role::Tester, password, Origin::server()).await.unwrap();
     let channel = pipelines::journal::Channel::Api;
-    let caller = crate::app::accounts::Caller { role: Role::Tester, account, channel, read_only: false };
+    let (remote, proof) = (String::new(), String::new());
+    let caller = crate::app::accounts::Caller { role: Role::Tester, account, channel, read_only: false, remote, proof };
     stage.app.token_create(&caller, "test".into(), Role::Tester, false, None).await.unwrap().expose().to_owned()
 }
 

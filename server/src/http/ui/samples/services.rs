@@ -2,6 +2,7 @@
 
 use super::super::accounts::{AccountLine, AccountsView, MeView, SessionLine, SignInProblem, SignInView, TokenLine};
 use super::super::approval::Health;
+use super::super::audit::{AuditCheckLine, AuditLine, AuditView, By};
 use super::super::board::{Action, Next};
 use super::super::error::{ErrorKind, ErrorView};
 use super::super::load::{Bounded, LoadRow, LoadView, OfService};
@@ -18,7 +19,7 @@ use super::super::services::{
 use super::super::why::Why;
 use super::super::{Disabled, Role};
 use super::releases::checkout_train;
-use super::{DAY, DIGEST, HOUR, MINUTE, NOW, UNTIL, s};
+use super::{DAY, DIGEST, HOSTILE, HOUR, MINUTE, NOW, UNTIL, s};
 
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHSAMPLEsampleSAMPLEsampleSAMPLEsampleSAMPLE windlass-checkout";
 
@@ -219,6 +220,63 @@ pub(super) fn shared_secrets() -> SecretsView {
     secrets.remove(0);
     let problem = Some(s("`npm-token` is not a name of a secret: use letters, digits and underscores"));
     SecretsView { service: None, secrets, name: s("npm-token\"><b>"), problem, ..self::secrets() }
+}
+
+pub(super) fn audit() -> AuditView {
+    let line = |seq, by, word: &str, before: &str, after: &str| AuditLine {
+        seq,
+        at_ms: NOW - HOUR,
+        actor: s("mei"),
+        by,
+        place: s("192.0.2.7"),
+        proof: s("session 9f2c41d07be6"),
+        word: s(word),
+        subject: s("run checkout/412"),
+        service: Some(s("checkout")),
+        before: s(before),
+        after: s(after),
+        detail: s(HOSTILE),
+    };
+    let mut failed = line(410, By::Machine, "key rotated", "", "");
+    failed.service = None;
+    AuditView {
+        entries: vec![
+            line(412, By::Page, "run cancel requested", "running", "cancelling"),
+            line(411, By::MailLink, "release approved", "awaiting approval", HOSTILE),
+            failed,
+        ],
+        older: Some(s("/audit?who=mei&before=410")),
+        newest: Some(s("/audit?who=mei")),
+        csv: s("/api/v1/audit/export?who=mei&format=csv"),
+        looked_at: 50_000,
+        who: s(HOSTILE),
+        what: s("run"),
+        service: s("checkout"),
+        channel: Some(By::Hook),
+        from: s("2026-08-01"),
+        until: String::new(),
+        problem: None,
+        only_services: true,
+        mark: format!("412@{DIGEST}"),
+        checked: Some(AuditCheckLine { at_ms: NOW - 3 * HOUR, problem: None }),
+    }
+}
+
+pub(super) fn audit_empty() -> AuditView {
+    AuditView {
+        entries: Vec::new(),
+        older: None,
+        newest: None,
+        looked_at: 0,
+        channel: None,
+        problem: Some(s("from is a day or a moment: 2026-11-23, 2026-11-23T08:00:00Z")),
+        only_services: false,
+        checked: Some(AuditCheckLine {
+            at_ms: NOW - HOUR,
+            problem: Some(s("entry 7 was changed after it was written: its digest is not that of its content")),
+        }),
+        ..audit()
+    }
 }
 
 pub(super) fn accounts() -> AccountsView {
