@@ -113,6 +113,19 @@ pub struct AuditPage {
 }
 
 impl App {
+    /// Entries of a service (or of all), newest first, with a place below `before`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn journal(
+        &self,
+        service: Option<&ServiceName>,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, AppError> {
+        Ok(self.store.journal(service, before, limit)?)
+    }
+
     /// Entries that the filter lets through, newest first, with a place below `before`. Looks at a bounded number of them.
     ///
     /// # Errors

@@ -280,7 +280,7 @@ async fn text_of_others_never_becomes_markup() {
     let decided =
         stage.app.approval_decide_signed_in(&release, &admin.account, digest(1), false, all(), admin.origin());
     decided.await.unwrap();
-    for path in ["/", "/services/shop", "/services/shop/approvals/1", "/services/shop/runs/1", "/api/v1/journal"] {
+    for path in ["/", "/services/shop", "/services/shop/approvals/1", "/services/shop/runs/1", "/api/v1/audit"] {
         read(&stage, path, &cookie).await;
     }
 }

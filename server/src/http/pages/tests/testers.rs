@@ -152,7 +152,7 @@ async fn the_link_of_an_expired_release_asks_again_as_often_as_it_may() {
     assert_eq!(post(&stage, &first, "ask-again", &[]).await.status, StatusCode::CONFLICT, "pressed twice");
     stage.tested(&release).await;
     assert_eq!(get(&stage, &first).await.status, StatusCode::NOT_FOUND, "a newer mail replaced it");
-    let entries = stage.app.journal(Some(&release.service), None, 100).unwrap();
+    let entries = stage.app.store().journal(Some(&release.service), None, 100).unwrap();
     let asked = entries.iter().find(|entry| entry.word == "release_asked_again").unwrap();
     assert_eq!((asked.origin.actor.as_str(), asked.origin.channel), (TESTER, pipelines::journal::Channel::MailLink));
 
