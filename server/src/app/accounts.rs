@@ -347,7 +347,7 @@ impl App {
             session_epoch,
         };
         let digest = digest_of(&key);
-        let entry = self.token_entry(&digest, &token, "token_created", caller.origin()).changed([
+        let entry = self.bearer_entry(&digest, &token, "token_created", caller.origin()).changed([
             Changed::of("scope", "", scope.word()),
             Changed::of("only reads", "", read_only),
             Changed::of("ends", "", expires_at.map(super::audit::moment_of).unwrap_or_default()),
@@ -372,13 +372,13 @@ impl App {
         self.token_end(&digest, &token, caller.origin()).await
     }
 
-    fn token_entry(&self, digest: &str, token: &Token, word: &'static str, origin: Origin) -> NewEntry {
+    fn bearer_entry(&self, digest: &str, token: &Token, word: &'static str, origin: Origin) -> NewEntry {
         let detail = format!("of {}: {}", token.account, token.label);
         NewEntry::new(self.now(), origin, format!("token {}", short(digest)), word).detail(detail)
     }
 
     async fn token_end(&self, digest: &str, token: &Token, origin: Origin) -> Result<(), AppError> {
-        let entry = self.token_entry(digest, token, "token_deleted", origin);
+        let entry = self.bearer_entry(digest, token, "token_deleted", origin);
         Ok(self.store.token_delete(digest, entry).await?)
     }
 
