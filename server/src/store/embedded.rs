@@ -3,6 +3,7 @@
 
 mod forget;
 mod generations;
+mod journal;
 mod runners;
 mod secrets;
 
@@ -16,7 +17,7 @@ use pipelines::{
     effect::{Effect, PendingEffect},
     ids::{Digest, ReleaseId, RolloutId, RunId, RunnerName, SecretName, ServiceName},
     journal::{
-        ENTRY_VERSION, Entry,
+        Entry,
         chain::{Head, Mark, Misfit, Walked},
     },
     release::Release,
@@ -36,8 +37,7 @@ use super::{
     engine::{Batch, Direction, Engine, KeyRange, Table},
     tables::{
         ACCOUNTS, APPROVALS, DELIVERIES, DELIVERIES_BY_FORGE_ID, DELIVERIES_BY_SERVICE, EFFECTS, IMAGES, JOURNAL,
-        JOURNAL_BY_SERVICE, JOURNAL_HEAD, REFS, RELEASES, ROLLOUTS, RUNNER_TOKENS, RUNS, SECRETS, SERVICES, SESSIONS,
-        TOKENS, TRAINS,
+        JOURNAL_HEAD, REFS, RELEASES, ROLLOUTS, RUNNER_TOKENS, RUNS, SECRETS, SERVICES, SESSIONS, TOKENS, TRAINS,
     },
     versions::{self, STORE_VERSION},
 };
@@ -119,16 +119,6 @@ impl EmbeddedStore {
         })
     }
 
-    /// Writes a line into the journal, and waits until it is on disk. For commands that have the store to themselves.
-    ///
-    /// # Errors
-    /// Those of storing.
-    pub fn note_now(&self, entry: NewEntry) -> Result<(), StoreError> {
-        let mut batch = Batch::new();
-        Self::add_entry(&mut batch, entry, None);
-        Ok(self.engine.commit(&batch)?)
-    }
-
     /// What it stands on.
     pub(super) fn engine(&self) -> &dyn Engine {
         &*self.engine
@@ -169,24 +159,6 @@ impl EmbeddedStore {
 
     fn next_change(&self) -> u64 {
         self.last_change.fetch_add(1, Ordering::SeqCst) + 1
-    }
-
-    fn add_entry(batch: &mut Batch, new: NewEntry, change: Option<(String, String)>) {
-        let entry = Entry {
-            version: ENTRY_VERSION,
-            seq: 0,
-            at: new.at,
-            service: new.service,
-            origin: new.origin,
-            subject: new.subject,
-            word: new.word.to_owned(),
-            change,
-            changed: new.changed,
-            detail: new.detail,
-            previous: None,
-            digest: None,
-        };
-        audit::append(batch, entry);
     }
 
     fn add_effect(
@@ -564,27 +536,7 @@ impl Store for EmbeddedStore {
         before: Option<u64>,
         limit: usize,
     ) -> Result<Vec<Entry>, StoreError> {
-        let limit = limit.min(LIST_MAX);
-        let Some(service) = service else {
-            let mut range = KeyRange::all();
-            if let Some(before) = before {
-                range = range.before(&before.to_be_bytes());
-            }
-            return self.list(JOURNAL, &range, Direction::Backward, limit);
-        };
-        let prefix = under(service, &[]);
-        let mut range = KeyRange::prefix(&prefix);
-        if let Some(before) = before {
-            range = range.before(&under(service, &before.to_be_bytes()));
-        }
-        let keys = self.engine.scan(JOURNAL_BY_SERVICE, &range, Direction::Backward, limit)?;
-        let mut found = Vec::with_capacity(keys.len());
-        for (key, _) in keys {
-            if let Some(entry) = self.get(JOURNAL, key.get(prefix.len()..).unwrap_or_default())? {
-                found.push(entry);
-            }
-        }
-        Ok(found)
+        self.journal_page(service, before, limit)
     }
 
     fn journal_after(&self, after: u64, limit: usize) -> Result<Vec<Entry>, StoreError> {
