@@ -39,7 +39,7 @@ impl App {
     /// When the store cannot be read, or does not take the line that says who made it.
     pub async fn support_bundle(&self, caller: &Caller) -> Result<Vec<u8>, AppError> {
         let (word, subject) = ("support_bundle_made", "server".to_owned());
-        let entry = NewEntry { at: self.now(), origin: caller.origin(), subject, word, detail: String::new() };
+        let entry = NewEntry::new(self.now(), caller.origin(), subject, word);
         self.store.journal_note(entry).await?;
         let mut files = vec![
             ("README.txt", README.to_owned()),

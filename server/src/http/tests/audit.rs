@@ -146,6 +146,7 @@ fn case(name: &str) -> Option<(String, Ground, Sent)> {
         "DELETE /api/v1/tokens/{id}" => ("/api/v1/tokens/{own}", Queued, Sent::Json(json!({}))),
         "DELETE /api/v1/sessions/{id}" => ("/api/v1/sessions/{own}", Queued, Sent::Json(json!({}))),
         "POST /api/v1/backup" => ("/api/v1/backup", Queued, Sent::Json(json!({"with_key": true}))),
+        "POST /api/v1/support-bundle" => ("/api/v1/support-bundle", Queued, Sent::Json(json!({}))),
         "POST /hooks/{service}" => {
             ("", Queued, Sent::Nothing("it is listed with its address; the run that it makes is written under it"))
         }
