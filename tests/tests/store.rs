@@ -11,6 +11,8 @@ mod cases;
 mod child;
 #[path = "store/children.rs"]
 mod children;
+#[path = "store/journal.rs"]
+mod journal;
 #[path = "store/kit.rs"]
 mod kit;
 #[path = "store/log_files.rs"]
@@ -29,12 +31,17 @@ struct Case {
     run: fn(EngineKind, &Setting) -> Outcome,
 }
 
-const CASES: [Case; 8] = [
+const CASES: [Case; 9] = [
     Case { name: "durable", shows: "what is acknowledged is flushed to the medium", run: cases::durable },
     Case {
         name: "kill",
         shows: "a killed store loses nothing acknowledged and keeps no half change",
         run: cases::kill,
+    },
+    Case {
+        name: "chain",
+        shows: "a killed server's audit log is a whole chain with one line for each change",
+        run: cases::chain,
     },
     Case {
         name: "full_tmpfs",

@@ -76,7 +76,8 @@ pub fn token_id(token: &str) -> String {
     short(&digest_of(token))
 }
 
-fn short(digest: &str) -> String {
+/// What is shown of something that opens: the start of its digest.
+pub(super) fn short(digest: &str) -> String {
     digest.chars().take(TOKEN_ID_CHARS).collect()
 }
 

@@ -51,15 +51,28 @@ impl App {
         runner: &RunnerName,
         request: RunnerRequest,
     ) -> Result<ServerReply, AppError> {
+        self.agent_request_by(runner, runner_origin(runner), request).await
+    }
+
+    /// The same for a runner on a machine of its own; `origin` says from where it asks and what it proved itself by.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn agent_request_by(
+        self: &Arc<Self>,
+        runner: &RunnerName,
+        origin: Origin,
+        request: RunnerRequest,
+    ) -> Result<ServerReply, AppError> {
         let Some((run, attempt)) = request.subject().map(|(run, attempt)| (run.clone(), attempt)) else {
             let RunnerRequest::Lease { protocol, about, busy_with } = request else { return Ok(ServerReply::NoJob) };
             if protocol != PROTOCOL_VERSION {
                 return Err(AppError::Invalid(protocol_mismatch(protocol)));
             }
-            return self.agent_lease(runner, about, busy_with.into_iter().collect()).await;
+            return self.agent_lease(runner, origin, about, busy_with.into_iter().collect()).await;
         };
         if let RunnerRequest::Report { report, .. } = request {
-            return self.agent_report(runner, &run, attempt, report).await;
+            return self.agent_report(runner, origin, &run, attempt, report).await;
         }
         let standing = self.agent_standing(runner, &run, attempt)?;
         if matches!(standing, ServerReply::NotYours) {
@@ -89,10 +102,11 @@ impl App {
     async fn agent_lease(
         self: &Arc<Self>,
         runner: &RunnerName,
+        origin: Origin,
         about: RunnerAbout,
         busy_with: BTreeSet<RunId>,
     ) -> Result<ServerReply, AppError> {
-        self.runner_heard(runner, Some(&about)).await?;
+        self.runner_heard(runner, origin.clone(), Some(&about)).await?;
         // A runner waits once: whoever asks again has given up the question before.
         let given_up = self.crew.asks(runner);
         let deadline = tokio::time::Instant::now() + Duration::from_millis(self.config.bounds.lease_wait_ms);
@@ -102,9 +116,11 @@ impl App {
             tokio::pin!(signal);
             signal.as_mut().enable();
             let (app, name, busy, about) = (Arc::clone(self), runner.clone(), busy_with.clone(), about.clone());
+            let origin = origin.clone();
             // A task of its own: a runner that hangs up in the middle leaves nothing half done. It asks again, and is
             // given the same run.
-            let taken = tokio::spawn(async move { app.agent_next(&name, &about, &busy).await }.in_current_span());
+            let taken =
+                tokio::spawn(async move { app.agent_next(&name, &origin, &about, &busy).await }.in_current_span());
             match taken.await {
                 Ok(Ok(None)) => {}
                 Ok(Ok(Some(job))) => return Ok(ServerReply::Job(Box::new(job))),
@@ -124,6 +140,7 @@ impl App {
     async fn agent_next(
         &self,
         runner: &RunnerName,
+        origin: &Origin,
         about: &RunnerAbout,
         busy_with: &BTreeSet<RunId>,
     ) -> Result<Option<Job>, AppError> {
@@ -133,7 +150,7 @@ impl App {
         let work = self.queue.work();
         let own = || work.held.iter().filter(|(_, holder)| *holder == runner).map(|(run, _)| run);
         for run in own().filter(|run| !busy_with.contains(run)) {
-            if let Some(job) = self.agent_take(runner, about, run).await? {
+            if let Some(job) = self.agent_take(runner, origin, about, run).await? {
                 return Ok(Some(job));
             }
         }
@@ -142,14 +159,20 @@ impl App {
             return Ok(None);
         }
         for run in work.waiting.iter().filter(|run| !busy_with.contains(run)) {
-            if let Some(job) = self.agent_take(runner, about, run).await? {
+            if let Some(job) = self.agent_take(runner, origin, about, run).await? {
                 return Ok(Some(job));
             }
         }
         Ok(None)
     }
 
-    async fn agent_take(&self, runner: &RunnerName, about: &RunnerAbout, id: &RunId) -> Result<Option<Job>, AppError> {
+    async fn agent_take(
+        &self,
+        runner: &RunnerName,
+        origin: &Origin,
+        about: &RunnerAbout,
+        id: &RunId,
+    ) -> Result<Option<Job>, AppError> {
         let run = self.run(id)?;
         let is_free = match &run.state {
             // It waits with the others until there is room for what it will write.
@@ -171,9 +194,8 @@ impl App {
         // A server before this one watched nobody.
         let is_unwatched = run.state != RunState::Queued && self.queue.get(&watch.key()).is_none();
         let extras = Extras { ask: if is_unwatched { vec![watch] } else { Vec::new() }, ..Extras::default() };
-        let origin = runner_origin(runner);
         crash::point(EXECUTE_RUN, "before");
-        match self.train_input(&id.service, origin, move |_| Ok((vec![event], extras))).await {
+        match self.train_input(&id.service, origin.clone(), move |_| Ok((vec![event], extras))).await {
             Ok(_) => {
                 let job = self.agent_job(id)?;
                 self.crew.heard(id, job.attempt);
@@ -274,6 +296,7 @@ impl App {
     async fn agent_report(
         &self,
         runner: &RunnerName,
+        origin: Origin,
         id: &RunId,
         attempt: u32,
         report: Report,
@@ -296,7 +319,7 @@ impl App {
         // The domain knows whose the run is when it is the event's turn; a moment ago may be too long ago.
         let event = RunEvent::Reported { runner: runner.clone(), attempt, report };
         let event = Event::Run { number: id.number, event };
-        match self.train_event(&id.service, runner_origin(runner), event).await {
+        match self.train_event(&id.service, origin, event).await {
             Ok(_) if is_last => {
                 self.crew.forget(id);
                 Ok(ServerReply::Continue)

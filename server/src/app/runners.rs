@@ -9,7 +9,7 @@ use std::{
 
 use pipelines::{
     ids::{RunId, RunnerName},
-    journal::Origin,
+    journal::{Changed, Origin},
     labels::Labels,
     protocol::{CREDENTIAL_MARK, CREDENTIAL_PREFIX, RunnerAbout, Secret, credential_of},
     run::{Run, RunEvent},
@@ -23,7 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     App, AppError,
-    accounts::{Caller, digest_of},
+    accounts::{Caller, digest_of, short},
+    agents::runner_origin,
     throttle::{Throttle, WrongProof},
 };
 use crate::store::{NewEntry, RunnerRecord, RunnerState, RunnerToken, StoreError};
@@ -201,6 +202,14 @@ fn bounded(about: &RunnerAbout) -> RunnerAbout {
     }
 }
 
+fn differences(before: &RunnerAbout, after: &RunnerAbout) -> [Option<Changed>; 3] {
+    [
+        Changed::of("version", &before.version, &after.version),
+        Changed::of("runs at once", before.capacity, after.capacity),
+        Changed::of("labels", &before.labels, &after.labels),
+    ]
+}
+
 impl App {
     fn runner_entry(&self, name: &RunnerName, word: &'static str, detail: String, origin: Origin) -> NewEntry {
         NewEntry::new(self.now(), origin, format!("runner {name}"), word).detail(detail)
@@ -274,7 +283,12 @@ impl App {
     }
 
     /// Notes that a runner was heard of, and what it is now.
-    pub(super) async fn runner_heard(&self, name: &RunnerName, about: Option<&RunnerAbout>) -> Result<(), AppError> {
+    pub(super) async fn runner_heard(
+        &self,
+        name: &RunnerName,
+        origin: Origin,
+        about: Option<&RunnerAbout>,
+    ) -> Result<(), AppError> {
         let now = self.now();
         self.crew.heard_of(name, now);
         let record = self.runner(name)?;
@@ -289,9 +303,8 @@ impl App {
             return Err(AppError::Forbidden(format!("runner {name} was removed")));
         }
         let entry = has_changed(&record).then(|| {
-            let about = about.clone().unwrap_or_default();
-            let detail = format!("version {}, {} runs, labels {}", about.version, about.capacity, about.labels);
-            self.runner_entry(name, "runner_changed", detail, super::agents::runner_origin(name))
+            let fields = differences(&record.about, &about.clone().unwrap_or_default());
+            self.runner_entry(name, "runner_changed", String::new(), origin).changed(fields)
         });
         record.about = about.unwrap_or(record.about);
         record.heard_at = now;
@@ -345,8 +358,8 @@ impl App {
         if record.state == state {
             return Ok(());
         }
-        let detail = format!("{} → {}", record.state.word(), state.word());
-        let entry = self.runner_entry(name, word, detail, origin);
+        let changed = Changed::of("state", record.state.word(), state.word());
+        let entry = self.runner_entry(name, word, String::new(), origin).changed([changed]);
         self.store.runner_put(&RunnerRecord { state, ..record }, Some(entry)).await?;
         self.work_for_runners.notify_waiters();
         Ok(())
@@ -365,7 +378,8 @@ impl App {
                 return Err(AppError::Invalid(format!("runner {name} is part of the server; {way}")));
             }
             if record.state != RunnerState::Gone {
-                let entry = self.runner_entry(name, "runner_removed", record.state.word().to_owned(), origin.clone());
+                let changed = Changed::of("state", record.state.word(), RunnerState::Gone.word());
+                let entry = self.runner_entry(name, "runner_removed", String::new(), origin.clone()).changed([changed]);
                 let gone = RunnerRecord { state: RunnerState::Gone, credential: None, ..record };
                 self.store.runner_put(&gone, Some(entry)).await?;
             }
@@ -433,7 +447,7 @@ impl App {
     pub fn runner_tokens(&self) -> Result<Vec<(String, RunnerToken)>, AppError> {
         let now = self.now();
         let good = self.store.runner_tokens()?.into_iter().filter(|(_, token)| now < token.expires_at);
-        Ok(good.map(|(digest, token)| (digest.chars().take(12).collect(), token)).collect())
+        Ok(good.map(|(digest, token)| (short(&digest), token)).collect())
     }
 
     /// Takes a token back, by its id (the start of its digest).
@@ -488,9 +502,12 @@ impl App {
             heard_at: now,
             name: new.name,
         };
-        let origin = super::agents::runner_origin(&record.name);
-        let detail = format!("by the token {} of {}, from {remote}", token.label, token.created_by);
-        let entry = self.runner_entry(&record.name, "runner_registered", detail, origin);
+        let proof = format!("registration token {}", short(&digest));
+        let origin = runner_origin(&record.name).from_place(remote).proved_by(proof);
+        let detail = format!("by the token {} of {}", token.label, token.created_by);
+        let entry = self
+            .runner_entry(&record.name, "runner_registered", detail, origin)
+            .changed(differences(&RunnerAbout::default(), &record.about));
         match self.store.runner_register(&digest, &token, &record, entry).await {
             Err(StoreError::Exists(_)) => Err(AppError::Forbidden("the token was used by another runner".into())),
             answer => answer.map(|()| record).map_err(AppError::from),
@@ -501,23 +518,30 @@ impl App {
     ///
     /// # Errors
     /// When it was removed, or the secret is not one.
-    pub async fn runner_rotate(&self, name: &RunnerName, secret: &Secret) -> Result<(), AppError> {
+    pub async fn runner_rotate(&self, name: &RunnerName, secret: &Secret, origin: Origin) -> Result<(), AppError> {
         check_secret(secret)?;
         let _held = self.crew.records.lock().await;
         let record = self.runner(name)?;
         if record.state == RunnerState::Gone || record.embedded {
             return Err(AppError::Forbidden(format!("runner {name} has no credential")));
         }
-        let credential = Some(digest_of(credential_of(name, secret).expose()));
-        let entry = self.runner_entry(name, "runner_rotated", String::new(), super::agents::runner_origin(name));
-        Ok(self.store.runner_put(&RunnerRecord { credential, ..record }, Some(entry)).await?)
+        let credential = digest_of(credential_of(name, secret).expose());
+        let before = record.credential.as_deref().map(short).unwrap_or_default();
+        let changed = Changed::of("credential", before, short(&credential));
+        let entry = self.runner_entry(name, "runner_rotated", String::new(), origin).changed([changed]);
+        Ok(self.store.runner_put(&RunnerRecord { credential: Some(credential), ..record }, Some(entry)).await?)
     }
 
-    /// The runner whose credential this is; none if it is not good (any more).
+    /// The runner whose credential this is, and how the journal names it when it comes from `remote`; none if the credential
+    /// is not good (any more).
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn runner_of_credential(&self, credential: &str) -> Result<Option<RunnerName>, AppError> {
+    pub fn runner_of_credential(
+        &self,
+        credential: &str,
+        remote: &str,
+    ) -> Result<Option<(RunnerName, Origin)>, AppError> {
         let name = credential
             .strip_prefix(CREDENTIAL_PREFIX)
             .and_then(|rest| rest.split_once(CREDENTIAL_MARK))
@@ -526,7 +550,9 @@ impl App {
         let Some(record) = self.store.runner(&name)? else { return Ok(None) };
         let digest = digest_of(credential);
         let is_its = record.credential.is_some_and(|known| known.as_bytes().ct_eq(digest.as_bytes()).into());
-        Ok((is_its && record.state != RunnerState::Gone).then_some(name))
+        let proof = format!("credential {}", short(&digest));
+        let origin = runner_origin(&name).from_place(remote).proved_by(proof);
+        Ok((is_its && record.state != RunnerState::Gone).then_some((name, origin)))
     }
 
     /// Counts a runner's question for work.

@@ -173,8 +173,9 @@ pub async fn identify(State(app): State<Arc<App>>, mut request: Request, next: N
         .map(str::to_owned);
     let session = cookie(request.headers(), cookie_name(&app)).map(str::to_owned);
     if let Some(credential) = bearer.as_deref().filter(|token| token.starts_with(CREDENTIAL_PREFIX)) {
-        match app.runner_of_credential(credential) {
-            Ok(Some(runner)) => drop(request.extensions_mut().insert(OfRunner(runner))),
+        let remote = request.extensions().get::<Remote>().map(|remote| remote.0.clone()).unwrap_or_default();
+        match app.runner_of_credential(credential, &remote) {
+            Ok(Some((runner, origin))) => drop(request.extensions_mut().insert(OfRunner(runner, origin))),
             Ok(None) => return unknown_runner().into_response(),
             Err(error) => return Problem::from(error).into_response(),
         }

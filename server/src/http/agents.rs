@@ -15,6 +15,7 @@ use axum::{
 };
 use pipelines::{
     ids::RunnerName,
+    journal::Origin,
     protocol::{
         PROTOCOL_HEADER, PROTOCOL_VERSION, RegisterRequest, Registered, RotateRequest, RunnerRequest, ServerReply,
     },
@@ -27,9 +28,9 @@ use crate::app::{App, agents::protocol_mismatch, runners::Registration};
 /// A problem of this kind: nobody but the runner's operator can help.
 const REVOKED: &str = pipelines::protocol::REVOKED_PROBLEM;
 
-/// The runner that calls; it has shown its credential.
+/// The runner that calls; it has shown its credential. And how the journal names it.
 #[derive(Clone, Debug)]
-pub(super) struct OfRunner(pub(super) RunnerName);
+pub(super) struct OfRunner(pub(super) RunnerName, pub(super) Origin);
 
 impl<S: Sync> FromRequestParts<S> for OfRunner {
     type Rejection = Problem;
@@ -106,25 +107,25 @@ pub(super) async fn register(
 /// Gives a runner another secret.
 pub(super) async fn rotate(
     State(app): State<Arc<App>>,
-    OfRunner(name): OfRunner,
+    OfRunner(name, origin): OfRunner,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Json<Registered>, Problem> {
     let RotateRequest { secret } = message(&app, &headers, &body)?;
-    app.runner_rotate(&name, &secret).await?;
+    app.runner_rotate(&name, &secret, origin).await?;
     Ok(Json(Registered { name }))
 }
 
 /// Gives out work; waits for it. A runner that hangs up ends the question.
 pub(super) async fn lease(
     State(app): State<Arc<App>>,
-    OfRunner(name): OfRunner,
+    OfRunner(name, origin): OfRunner,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
     app.runner_asks(&name)?;
     match message(&app, &headers, &body)? {
-        request @ RunnerRequest::Lease { .. } => answer(app.agent_request(&name, request).await),
+        request @ RunnerRequest::Lease { .. } => answer(app.agent_request_by(&name, origin, request).await),
         _ => Err(Problem::new(StatusCode::BAD_REQUEST, "bad-message", "only a question for work belongs here")),
     }
 }
@@ -132,7 +133,7 @@ pub(super) async fn lease(
 /// Takes what a runner tells of a run, and answers what it asks about one.
 pub(super) async fn call(
     State(app): State<Arc<App>>,
-    OfRunner(name): OfRunner,
+    OfRunner(name, origin): OfRunner,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
@@ -140,7 +141,7 @@ pub(super) async fn call(
         RunnerRequest::Lease { .. } => {
             Err(Problem::new(StatusCode::BAD_REQUEST, "bad-message", "a question for work has an address of its own"))
         }
-        request => answer(app.agent_request(&name, request).await),
+        request => answer(app.agent_request_by(&name, origin, request).await),
     }
 }
 

@@ -57,15 +57,30 @@ pub(crate) fn durable(kind: EngineKind, _: &Setting) -> Outcome {
 
 /// SIGKILL at random moments, again and again on the same data.
 pub(crate) fn kill(kind: EngineKind, setting: &Setting) -> Outcome {
+    killed(kind, setting, ["write", "verify"])
+}
+
+/// The same while changes are written with their lines in the audit log.
+pub(crate) fn chain(kind: EngineKind, setting: &Setting) -> Outcome {
+    killed(kind, setting, ["journal_write", "journal_verify"])
+}
+
+fn killed(kind: EngineKind, setting: &Setting, jobs: [&str; 2]) -> Outcome {
     let mut done = 0;
     let mut figures = Value::Null;
-    match kill_often(kind, setting, &mut done, &mut figures) {
+    match kill_often(kind, setting, jobs, &mut done, &mut figures) {
         Ok(()) => Outcome::Pass(figures),
         Err(problem) => Outcome::Fail(format!("kill {done}: {problem}"), figures),
     }
 }
 
-fn kill_often(kind: EngineKind, setting: &Setting, done: &mut u64, figures: &mut Value) -> Result<(), String> {
+fn kill_often(
+    kind: EngineKind,
+    setting: &Setting,
+    [write, verify]: [&str; 2],
+    done: &mut u64,
+    figures: &mut Value,
+) -> Result<(), String> {
     let folder = temporary()?;
     let store = data(folder.path());
     let mut random = Random(setting.seed);
@@ -74,7 +89,7 @@ fn kill_often(kind: EngineKind, setting: &Setting, done: &mut u64, figures: &mut
     for kill in 1..=setting.kills {
         *done = kill;
         let seed = random.below(u64::MAX);
-        let mut child = Running::start(&new_task("write", kind, &store, json!({"seed": seed})))?;
+        let mut child = Running::start(&new_task(write, kind, &store, json!({"seed": seed})))?;
         // One in five dies while it opens; the others after some acknowledged commits.
         let acks = if random.below(5) == 0 { 0 } else { 1 + random.below(200) };
         let mut said = Vec::new();
@@ -95,7 +110,7 @@ fn kill_often(kind: EngineKind, setting: &Setting, done: &mut u64, figures: &mut
                 total += 1;
             }
         }
-        let mut child = Running::start(&new_task("verify", kind, &store, Value::Null))?;
+        let mut child = Running::start(&new_task(verify, kind, &store, Value::Null))?;
         child.tell(&json!(acknowledged))?;
         let report = child.report()?;
         child.end()?;
@@ -105,7 +120,7 @@ fn kill_often(kind: EngineKind, setting: &Setting, done: &mut u64, figures: &mut
         acknowledged = serde_json::from_value(report["last"].clone()).map_err(|error| error.to_string())?;
         *figures = json!({
             "kills": kill, "acknowledged": total, "in_flight_found": in_flight,
-            "slowest_open_ms": slowest_open_ms, "pairs": report["pairs"],
+            "slowest_open_ms": slowest_open_ms, "records": report["records"],
         });
     }
     if total == 0 { Err("no commit was acknowledged at all".into()) } else { Ok(()) }

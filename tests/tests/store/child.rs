@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use server::store::engine::{Batch, Direction, Engine, EngineConfig, EngineError, KeyRange, Record, Table, open};
 
 use crate::kit::{self, Random};
-use crate::log_files;
+use crate::{journal, log_files};
 
 const LEFT: Table = Table::new(1, "left");
 const RIGHT: Table = Table::new(2, "right");
@@ -51,6 +51,8 @@ pub(crate) fn run(task: &Value) {
     let report = match job {
         "write" => write(&engine, more["seed"].as_u64().unwrap_or(1)),
         "verify" => verify(&*engine),
+        "journal_write" => journal::write(&engine),
+        "journal_verify" => journal::verify(&engine),
         "few" => few(&*engine),
         "fill_disk" => fill_disk(&engine, more),
         "read_only" => read_only(&*engine, more),
@@ -79,7 +81,8 @@ fn millis(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+/// An error with its sources.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let source = error.source().map(|source| format!(": {}", chain(source)));
     format!("{error}{}", source.unwrap_or_default())
 }
@@ -170,11 +173,16 @@ fn all(engine: &dyn Engine, table: Table) -> Result<Vec<Record>, String> {
     engine.scan(table, &KeyRange::all(), Direction::Forward, usize::MAX).map_err(failed("scan"))
 }
 
-/// Whether what the writers left is whole, given the last number of each that was acknowledged (on stdin).
-fn verify(engine: &dyn Engine) -> Result<Value, String> {
+/// The last number of each writer that was acknowledged, as the parent says it.
+pub(crate) fn acknowledged() -> Result<Vec<u64>, String> {
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).map_err(|error| error.to_string())?;
-    let acknowledged: Vec<u64> = serde_json::from_str(&line).map_err(|error| error.to_string())?;
+    serde_json::from_str(&line).map_err(|error| error.to_string())
+}
+
+/// Whether what the writers left is whole, given the last number of each that was acknowledged (on stdin).
+fn verify(engine: &dyn Engine) -> Result<Value, String> {
+    let acknowledged = acknowledged()?;
     let left = all(engine, LEFT)?;
     if left != all(engine, RIGHT)? {
         return Err("the two sides of the pairs differ: a batch is there by half".into());
@@ -221,7 +229,7 @@ fn verify(engine: &dyn Engine) -> Result<Value, String> {
     }
     engine.check().map_err(failed("check"))?;
     let last: Vec<u64> = (0..WRITERS).map(|writer| last.get(&writer).copied().unwrap_or(0)).collect();
-    Ok(json!({"pairs": left.len(), "in_flight": in_flight, "last": last}))
+    Ok(json!({"records": left.len(), "in_flight": in_flight, "last": last}))
 }
 
 /// A few commits, one after another, for a tracer to count their flushes.

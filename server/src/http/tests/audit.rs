@@ -13,7 +13,7 @@ use pipelines::{
     effect::EffectKind,
     journal::{Channel, Entry, Origin},
     plan::{CanaryStep, Strategy},
-    protocol::Secret,
+    protocol::{Blame, PROTOCOL_HEADER, PROTOCOL_VERSION, Report, RunnerAbout, RunnerRequest, Secret, ServerReply},
     train::Event,
 };
 use serde_json::{Value, json};
@@ -22,6 +22,7 @@ use super::{Stage, signed_in};
 use crate::{
     app::{
         Role,
+        runners::NewRunnerToken,
         secrets::{SecretInput, SecretScope},
         sessions::SeenFrom,
         trains::Outcome,
@@ -35,6 +36,8 @@ use crate::{
 
 /// Where the requests come from.
 const PLACE: &str = "203.0.113.77";
+/// A runner on a machine of its own.
+const RUNNER: &str = "crew-1";
 /// What is typed in secret.
 const TYPED: &str = "typed in secret by somebody";
 
@@ -57,17 +60,21 @@ enum Ground {
     Queued,
     /// A stranger's run, the second one.
     Held,
+    /// A run that the runner has.
+    Taken,
+    /// The runner gets nothing new.
+    Drained,
 }
-use Ground::{Awaiting, Claimed, ClaimedByLink, Expired, Held, LiveTwice, Moving, Queued};
+use Ground::{Awaiting, Claimed, ClaimedByLink, Drained, Expired, Held, LiveTwice, Moving, Queued, Taken};
 
 /// What is sent to a route.
 enum Sent {
     Json(Value),
     Form(Vec<(&'static str, String)>),
+    /// By the runner, or one that is to be.
+    Agent(Value),
     /// Nothing is written down; the reason.
     Nothing(&'static str),
-    /// It is not called here; where it is looked at.
-    Elsewhere(&'static str),
 }
 
 fn form<const N: usize>(fields: [(&'static str, &str); N]) -> Sent {
@@ -201,17 +208,26 @@ fn case(name: &str) -> Option<(String, Ground, Sent)> {
         "POST /me/sessions/{id}/end" => ("/me/sessions/{own}/end", Queued, form([])),
         "POST /accounts" => ("/accounts", Queued, form([("name", "wei"), ("role", "developer")])),
         "POST /accounts/{account}" => ("/accounts/developer", Queued, form([("verb", "new-password")])),
-        "POST /agents/v1/call"
-        | "POST /agents/v1/lease"
-        | "POST /agents/v1/register"
-        | "POST /agents/v1/rotate"
-        | "POST /api/v1/runners/{runner}/drain"
-        | "POST /api/v1/runners/{runner}/resume"
-        | "DELETE /api/v1/runners/{runner}"
-        | "DELETE /api/v1/runner-tokens/{id}"
-        | "POST /runners/{runner}/{verb}" => {
-            ("", Queued, Sent::Elsewhere("it needs a runner of its own: the tests of app::runners"))
+        "POST /agents/v1/register" => {
+            let secret = crate::random::text(crate::random::KEY_BYTES);
+            let new = json!({"token": "{registration}", "name": "crew-2", "secret": secret, "about": about()});
+            ("/agents/v1/register", Queued, Sent::Agent(new))
         }
+        "POST /agents/v1/rotate" => {
+            let secret = crate::random::text(crate::random::KEY_BYTES);
+            ("/agents/v1/rotate", Queued, Sent::Agent(json!({ "secret": secret })))
+        }
+        "POST /agents/v1/lease" => ("/agents/v1/lease", Queued, Sent::Agent(json!(lease()))),
+        "POST /agents/v1/call" => {
+            let report = Report::Failed { blame: Blame::Code, reason: "red".into() };
+            let told = RunnerRequest::Report { run: "shop/1".parse().unwrap(), attempt: 1, report };
+            ("/agents/v1/call", Taken, Sent::Agent(json!(told)))
+        }
+        "POST /api/v1/runners/{runner}/drain" => ("/api/v1/runners/crew-1/drain", Queued, Sent::Json(json!({}))),
+        "POST /api/v1/runners/{runner}/resume" => ("/api/v1/runners/crew-1/resume", Drained, Sent::Json(json!({}))),
+        "DELETE /api/v1/runners/{runner}" => ("/api/v1/runners/crew-1", Queued, Sent::Json(json!({}))),
+        "DELETE /api/v1/runner-tokens/{id}" => ("/api/v1/runner-tokens/{own}", Queued, Sent::Json(json!({}))),
+        "POST /runners/{runner}/{verb}" => ("/runners/crew-1/drain", Queued, form([])),
         "POST /api/v1/runner-tokens" => ("/api/v1/runner-tokens", Queued, Sent::Json(json!({"label": "crew"}))),
         "POST /runners/tokens" => ("/runners/tokens", Queued, form([("label", "crew")])),
         _ => return None,
@@ -219,12 +235,32 @@ fn case(name: &str) -> Option<(String, Ground, Sent)> {
     Some((path.to_owned(), ground, sent))
 }
 
-async fn prepared(ground: Ground) -> Stage {
+fn about() -> RunnerAbout {
+    RunnerAbout { capacity: 1, ..RunnerAbout::default() }
+}
+
+fn lease() -> RunnerRequest {
+    RunnerRequest::Lease { protocol: PROTOCOL_VERSION, about: about(), busy_with: Vec::new() }
+}
+
+/// The stage, and what the runner opens doors with.
+async fn prepared(ground: Ground) -> (Stage, Secret) {
     let stage = test_app();
     let admin = stage.caller(Role::Admin).await;
     stage.caller(Role::Developer).await;
+    let credential = stage.registered_runner(RUNNER).await;
+    let runner = RUNNER.parse().unwrap();
     match ground {
         Queued => drop(stage.pushed("shop").await),
+        Taken => {
+            stage.pushed("shop").await;
+            let given = stage.app.agent_request(&runner, lease()).await.unwrap();
+            assert!(matches!(given, ServerReply::Job(_)), "{given:?}");
+        }
+        Drained => {
+            stage.pushed("shop").await;
+            stage.app.runner_drain(&runner, true, Origin::server()).await.unwrap();
+        }
         Held => {
             stage.pushed("shop").await;
             stage.forked("shop", 7).await;
@@ -265,14 +301,14 @@ async fn prepared(ground: Ground) -> Stage {
         let input = SecretInput { value: Some(Secret::new("the value of an old secret")), services: None };
         stage.app.secret_set(scope, "OLD".parse().unwrap(), input, Origin::server()).await.unwrap();
     }
-    stage
+    (stage, credential)
 }
 
 /// The request of an admin, or of whoever the route is for; who that is and by which way; and what must not be written.
 async fn asked(
     stage: &Stage,
-    method: &str,
-    path: &str,
+    credential: &Secret,
+    (method, path): (&str, &str),
     sent: &Sent,
 ) -> (Request<Body>, (String, Channel), Vec<String>) {
     let admin = stage.caller(Role::Admin).await;
@@ -280,7 +316,11 @@ async fn asked(
     let other = stage.app.session_begin(&admin.account, &SeenFrom::default(), None).await.unwrap();
     let token = stage.token(Role::Admin).await;
     let csrf = csrf_of(&stage.app, &key);
-    let own = if path.contains("session") {
+    let once = NewRunnerToken { label: "crew".into(), uses: 1, life_ms: None };
+    let (registration, _) = stage.app.runner_token_create(&admin, once).await.unwrap();
+    let own = if path.contains("runner-token") {
+        stage.app.runner_tokens().unwrap().into_iter().next().map(|(id, _)| id)
+    } else if path.contains("session") {
         let sessions = stage.app.sessions_of(&admin, Some(&key)).unwrap();
         sessions.into_iter().find(|session| !session.is_this).map(|session| session.id)
     } else {
@@ -289,6 +329,7 @@ async fn asked(
     let mut path = path.replace("{own}", &own.unwrap());
     let mut actor = ("admin".to_owned(), Channel::Page);
     let mut secrets = vec![TYPED.to_owned(), key, other, token.clone(), csrf.clone(), "password of admin".into()];
+    secrets.extend([credential, &registration].map(|secret| secret.expose().to_owned()));
     let mut request = Request::builder().method(Method::from_bytes(method.as_bytes()).unwrap());
     let body = match sent {
         Sent::Json(body) => {
@@ -317,7 +358,17 @@ async fn asked(
             }
             body.finish()
         }
-        Sent::Nothing(_) | Sent::Elsewhere(_) => String::new(),
+        Sent::Agent(body) => {
+            let is_new = path == "/agents/v1/register";
+            actor = (if is_new { "crew-2" } else { RUNNER }.to_owned(), Channel::Runner);
+            request = request.header(PROTOCOL_HEADER, PROTOCOL_VERSION);
+            if !is_new {
+                request = request.header(header::AUTHORIZATION, format!("Bearer {}", credential.expose()));
+            }
+            secrets.extend(body["secret"].as_str().map(str::to_owned));
+            body.to_string().replace("{registration}", registration.expose())
+        }
+        Sent::Nothing(_) => String::new(),
     };
     let mut request = request.uri(path).body(Body::from(body)).unwrap();
     let peer: SocketAddr = format!("{PLACE}:4711").parse().unwrap();
@@ -348,12 +399,12 @@ async fn every_route_that_changes_something_says_in_the_audit_log_who_by_which_w
             ));
             continue;
         };
-        if let Sent::Nothing(reason) | Sent::Elsewhere(reason) = &sent {
+        if let Sent::Nothing(reason) = &sent {
             assert!(!reason.is_empty());
             continue;
         }
-        let stage = prepared(ground).await;
-        let (request, (actor, channel), mut secrets) = asked(&stage, method, &path, &sent).await;
+        let (stage, credential) = prepared(ground).await;
+        let (request, (actor, channel), mut secrets) = asked(&stage, &credential, (method, &path), &sent).await;
         let before = stage.app.audit_head().unwrap().seq;
         let answer = stage.send(request).await;
         // The store of these tests lies in memory, and there is no file to copy: but it was asked for.
