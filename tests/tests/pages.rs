@@ -40,6 +40,7 @@ fn pages(developer: &Developer) -> Vec<(&'static str, String, &'static str)> {
         ("secrets", format!("{shop}/secrets"), "DEPLOY_KEY"),
         ("secrets-shared", "/secrets".to_owned(), "REGISTRY_MIRROR"),
         ("run-held", format!("/services/stranger/runs/{}", developer.held_run), STRANGERS_TITLE),
+        ("audit", "/audit".to_owned(), "sha256:"),
         ("mailbox", "/mailbox".to_owned(), "shop"),
         ("missing", "/services/nothing".to_owned(), "nothing"),
     ];

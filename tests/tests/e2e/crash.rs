@@ -398,11 +398,12 @@ async fn nothing_twice(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// The journal says so.
+/// The audit log says so.
 pub(crate) async fn promoted_once(world: &World, service: &str, number: u32) -> Result<()> {
-    let journal = world.api.get("journal?limit=500").await?;
-    let entries = journal["items"].as_array().context("there is no journal")?;
     let subject = format!("release {service}/{number}");
+    let journal =
+        world.api.get(&format!("audit?service={service}&what=release+{service}%2F{number}&limit=100")).await?;
+    let entries = journal["items"].as_array().context("there is no audit log")?;
     let of_release = entries.iter().filter(|entry| entry["subject"] == subject.as_str());
     let left = of_release.filter(|entry| entry["before"] == "promoting" && entry["after"] != "promoting");
     ensure!(left.clone().count() == 1, "{subject} was promoted {} times: {journal}", left.count());

@@ -66,10 +66,10 @@ async fn old_releases_go_and_what_is_needed_stays() -> Result<()> {
     ensure!(world.test.tags("library/busybox").await?.len() == 1, "another repository was touched");
     let digests = world.digests(SERVICE, RELEASES).await?;
     ensure!(digests.test == digests.production && digests.running.iter().eq([&digests.test]), "{digests:?}");
-    let journal = world.api.get("journal?limit=500").await?;
+    let journal = world.api.get(&format!("audit?service={SERVICE}&what=release+{SERVICE}%2F1&limit=100")).await?;
     let first = format!("release {SERVICE}/1");
-    let entries = journal["items"].as_array().context("no journal")?;
-    ensure!(entries.iter().any(|entry| entry["subject"] == first.as_str()), "the journal was swept");
+    let entries = journal["items"].as_array().context("no audit log")?;
+    ensure!(entries.iter().any(|entry| entry["subject"] == first.as_str()), "the audit log was swept");
 
     // What is gone cannot be rolled back to; what was kept can, while sweeps go on.
     let reason = json!({ "reason": "prices are wrong" });

@@ -119,7 +119,7 @@ async fn last_use(world: &World) -> Result<()> {
 async fn nowhere(world: &World, run: &Value) -> Result<usize> {
     let mut places = BTreeMap::new();
     files(world.folder(), &mut places)?;
-    for path in ["openapi.json", "journal", "board", "queue", "health", "secrets", "accounts", "tokens"] {
+    for path in ["openapi.json", "audit", "board", "queue", "health", "secrets", "accounts", "tokens"] {
         let (_, answer) = world.api.ask(Method::GET, path, None).await?;
         places.insert(format!("/api/v1/{path}"), answer.to_string().into_bytes());
     }
@@ -131,7 +131,16 @@ async fn nowhere(world: &World, run: &Value) -> Result<usize> {
         let path = format!("services/{SERVICE}{path}");
         places.insert(path.clone(), world.api.get(&path).await?.to_string().into_bytes());
     }
-    for path in ["/", "/services", "/secrets", "/services/vault", "/services/vault/secrets", "/services/vault/runs/1"] {
+    for path in [
+        "/",
+        "/services",
+        "/secrets",
+        "/services/vault",
+        "/services/vault/secrets",
+        "/services/vault/runs/1",
+        "/audit",
+        "/api/v1/audit/export",
+    ] {
         places.insert(path.to_owned(), world.api.page(path).await?.into_bytes());
     }
     let page = world.api.page("/services/vault/runs/1/log").await?;

@@ -13,6 +13,7 @@ use tests::{Mail, Part, Repo, Sshd, Tier, evidence::record, require};
 
 use crate::{
     api::text,
+    backup::windlass,
     sample::Version,
     tester::Tester,
     visitors::{Visit, failed, longest_gap},
@@ -33,6 +34,7 @@ async fn a_push_becomes_live_traffic() -> Result<()> {
     let sshd = Sshd::start().await?;
     tokio::try_join!(shop(&world), depot(&world, &sshd))?;
     every_mail_once(&world)?;
+    audited(&world).await?;
     world.all_held();
     Ok(())
 }
@@ -179,6 +181,38 @@ fn every_mail_once(world: &World) -> Result<()> {
         "each tester gets one mail per release, through TLS and a login",
         Tier::Live,
         "6 mails for 3 releases and 2 testers, 6 Message-IDs",
+    );
+    Ok(())
+}
+
+/// The audit log tells the whole train, and whoever asks from outside finds it as it was written; a file of it that was
+/// changed is found out.
+async fn audited(world: &World) -> Result<()> {
+    let log = world.api.get("audit?service=shop&what=release_approved").await?;
+    let approved = log["items"].as_array().context("there is no audit log")?;
+    let is_told = |entry: &&Value| {
+        entry["actor"].as_str().is_some_and(|actor| TESTERS.contains(&actor))
+            && entry["channel"] == "mail_link"
+            && entry["place"] == "127.0.0.1"
+    };
+    ensure!(approved.iter().filter(is_told).count() == 2, "two releases were approved by mailed links: {log}");
+    let said = |arguments: &[&str]| windlass(world, arguments);
+    let mark = said(&["audit", "head"])?.text;
+    let (began, whole) = (Instant::now(), said(&["audit", "verify", "--head", mark.trim()])?);
+    let took = began.elapsed();
+    ensure!(whole.good && whole.text.contains("it holds what the mark"), "{}", whole.text);
+    let exported = said(&["audit", "export", "--format", "csv", "--to", "audit.csv"])?;
+    ensure!(exported.good, "{}", exported.text);
+    ensure!(said(&["audit", "verify", "audit.csv", "--head", mark.trim()])?.good, "the file is not what was written");
+    let file = std::fs::read_to_string(world.folder().join("audit.csv"))?;
+    let entries = file.lines().filter(|line| line.contains("sha256:")).count();
+    std::fs::write(world.folder().join("forged.csv"), file.replacen("release_approved", "release_rejected", 1))?;
+    let forged = said(&["audit", "verify", "forged.csv"])?;
+    ensure!(!forged.good && forged.text.contains("was changed after it was written"), "{}", forged.text);
+    record(
+        "the audit log of a whole train is verified from outside; a changed entry is found and named",
+        Tier::Live,
+        format!("about {entries} entries, {} ms; mark {:.16}…", took.as_millis(), mark.trim()),
     );
     Ok(())
 }

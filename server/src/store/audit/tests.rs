@@ -171,7 +171,8 @@ async fn whatever_is_done_to_the_records_is_found_and_named() {
     for (name, deed, expected) in cases {
         let (engine, store) = store_of(6).await;
         deed(&*engine);
-        let said = verified(&store).unwrap_err().to_string();
+        let Err(misfit) = verified(&store) else { panic!("{name}: the chain fits") };
+        let said = misfit.to_string();
         assert!(said.contains(expected), "{name}: {said}");
         let checked = store.check().unwrap();
         assert!(checked.problems.iter().any(|problem| problem.contains(expected)), "{name}: {:?}", checked.problems);
