@@ -119,6 +119,12 @@ pub struct AuditView {
 }
 
 impl AuditView {
+    /// Whether something is typed into the form, well or not.
+    fn is_filtered(&self) -> bool {
+        let fields = [&self.who, &self.what, &self.service, &self.from, &self.until];
+        fields.iter().any(|field| !field.is_empty()) || self.channel.is_some() || self.problem.is_some()
+    }
+
     fn ways(&self, t: &Text<'_>) -> Vec<(&'static str, &'static str, bool)> {
         By::ALL.into_iter().map(|by| (by.tag(), t.by_way(&by), self.channel == Some(by))).collect()
     }

@@ -19,6 +19,7 @@ words! {
     audit_from: "From day", "起始日期";
     audit_until: "To day", "截止日期";
     audit_show: "Show", "显示";
+    audit_all: "Show everything", "显示全部";
     audit_csv: "Download as CSV", "下载 CSV";
     audit_none: "No entry fits.", "没有符合条件的记录。";
     audit_older: "Older", "更早";
