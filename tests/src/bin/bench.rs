@@ -1,10 +1,15 @@
 //! `bench` makes the table of what `make bench` has measured: `target/bench/summary.json`, and the same on standard output.
-//! Fails where a row is missing; a goal that was not reached is said, not a failure.
+//! Fails where a row is missing; a goal that was not reached is said, not a failure. `bench write` puts the last table into
+//! docs/benches.md.
 
 use std::{fs, process::ExitCode};
 
 use anyhow::{Context, Result};
 use tests::bench::{Row, folder};
+
+/// Around the table of docs/benches.md.
+const START: &str = "<!-- benches -->";
+const END: &str = "<!-- /benches -->";
 
 /// What must have a figure: the beginnings of the rows' names.
 const WANTED: [&str; 24] = [
@@ -35,7 +40,15 @@ const WANTED: [&str; 24] = [
 ];
 
 fn main() -> ExitCode {
-    match summary() {
+    let done = match std::env::args().nth(1).as_deref() {
+        None => summary(),
+        Some("write") => write().map(|()| true),
+        Some(_) => {
+            eprintln!("usage: bench [write]");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -78,4 +91,26 @@ fn summary() -> Result<bool> {
         file.display()
     );
     Ok(missing.is_empty())
+}
+
+/// Puts the table of the last whole run into the page.
+fn write() -> Result<()> {
+    let file = folder().join("summary.json");
+    let text = fs::read_to_string(&file).with_context(|| format!("failed to read {}; run `make bench`", file.display()))?;
+    let rows: Vec<Row> = serde_json::from_str(&text)?;
+    let page = tests::parts::checkout().join("docs/benches.md");
+    let old = fs::read_to_string(&page).with_context(|| format!("failed to read {}", page.display()))?;
+    let (before, rest) = old.split_once(START).with_context(|| format!("the page lacks {START}"))?;
+    let (_, after) = rest.split_once(END).with_context(|| format!("the page lacks {END}"))?;
+    let mut table = String::from("| what | ours | peer | ratio | goal | met |\n|---|---|---|---|---|---|\n");
+    for row in &rows {
+        let Row { name, ours, unit, goal, .. } = row;
+        let peer = row.peer.map_or_else(|| "-".to_owned(), |peer| format!("{peer} {unit}"));
+        let ratio = row.ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio}×"));
+        let met = if row.met { "yes" } else { "**no**" };
+        table += &format!("| {name} | {ours} {unit} | {peer} | {ratio} | {goal} | {met} |\n");
+    }
+    fs::write(&page, format!("{before}{START}\n{table}{END}{after}"))?;
+    println!("bench: {} has {} rows", page.display(), rows.len());
+    Ok(())
 }
