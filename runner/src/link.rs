@@ -201,12 +201,16 @@ impl<L: RunnerLink> RunLink<L> {
     /// Waits until so much time has passed since the last answer that the server may give the run to somebody else.
     pub(crate) async fn unsure(&self) {
         loop {
-            let until = *self.answered.lock().unwrap_or_else(PoisonError::into_inner) + self.sure_for;
+            let until = self.sure_until();
             if Instant::now() >= until {
                 return;
             }
             tokio::time::sleep_until(until).await;
         }
+    }
+
+    fn sure_until(&self) -> Instant {
+        *self.answered.lock().unwrap_or_else(PoisonError::into_inner) + self.sure_for
     }
 
     /// Asks at intervals whether to go on, until the run is not ours any more.
@@ -235,22 +239,26 @@ mod tests {
         }
     }
 
+    /// How long the server lets a runner keep a run without a word.
+    const LEASE_MS: u64 = 600;
+
     fn link() -> (RunLink<Cut>, Arc<Mutex<Result<ServerReply, LinkError>>>) {
         let answer = Arc::new(Mutex::new(Ok(ServerReply::Continue)));
         let patience = Patience { min: Duration::from_millis(100), max: Duration::from_secs(1) };
         let server = Server::new(Cut(answer.clone()), patience);
-        (RunLink::new(server, "shop/1".parse().expect("an id"), 1, Duration::from_millis(600)), answer)
+        (RunLink::new(server, "shop/1".parse().expect("an id"), 1, Duration::from_millis(LEASE_MS)), answer)
     }
 
     #[tokio::test]
     async fn a_run_is_unsure_before_the_server_may_give_it_away_and_sure_again_after_an_answer() {
         let (link, answer) = link();
-        tokio::time::sleep(Duration::from_millis(200)).await;
         let asked = Instant::now();
         link.confirm().await;
+        let (sure, heard) = (link.sure_until(), Instant::now());
+        let part = |of: u64| Duration::from_millis(LEASE_MS * of / 100);
+        assert!(asked + part(70) < sure && sure < heard + part(90), "{:?} after the question", sure - asked);
         link.unsure().await;
-        let sure = asked.elapsed();
-        assert!((450..600).contains(&sure.as_millis()), "{sure:?} of 600 ms after the answer");
+        assert!(Instant::now() >= sure, "it was unsure too early");
         *answer.lock().expect("no panic") = Err(LinkError::NoAnswer("cut".to_owned()));
         tokio::time::timeout(Duration::from_millis(100), link.confirm()).await.expect_err("nobody answers");
         let now = tokio::time::timeout(Duration::from_millis(10), link.unsure()).await;

@@ -96,7 +96,8 @@ fn summary() -> Result<bool> {
 /// Puts the table of the last whole run into the page.
 fn write() -> Result<()> {
     let file = folder().join("summary.json");
-    let text = fs::read_to_string(&file).with_context(|| format!("failed to read {}; run `make bench`", file.display()))?;
+    let text =
+        fs::read_to_string(&file).with_context(|| format!("failed to read {}; run `make bench`", file.display()))?;
     let rows: Vec<Row> = serde_json::from_str(&text)?;
     let page = tests::parts::checkout().join("docs/benches.md");
     let old = fs::read_to_string(&page).with_context(|| format!("failed to read {}", page.display()))?;
