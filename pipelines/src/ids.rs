@@ -198,6 +198,47 @@ impl FromStr for RunnerName {
     }
 }
 
+text_id! {
+    /// A span of somebody else's trace, as the header `traceparent` names it (W3C Trace Context, version 00).
+    TraceParent
+}
+
+impl TraceParent {
+    /// The trace, as 32 hex digits.
+    #[must_use]
+    pub fn trace(&self) -> &str {
+        &self.0[3..35]
+    }
+
+    /// The span in it, as 16 hex digits.
+    #[must_use]
+    pub fn span(&self) -> &str {
+        &self.0[36..52]
+    }
+}
+
+impl FromStr for TraceParent {
+    type Err = InvalidId;
+
+    /// What a later version adds at the end is left out, as the specification asks.
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let is_hex = |part: &str, length: usize| {
+            part.len() == length && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        };
+        let is_id = |part: &str, length: usize| is_hex(part, length) && part.bytes().any(|b| b != b'0');
+        let parts: Vec<&str> = text.splitn(5, '-').collect();
+        let [version, trace, span, flags, more @ ..] = parts.as_slice() else {
+            return Err(invalid("traceparent", text, "write VERSION-TRACE-SPAN-FLAGS in hex digits"));
+        };
+        let version_fits = is_hex(version, 2) && *version != "ff" && (*version != "00" || more.is_empty());
+        if version_fits && is_id(trace, 32) && is_id(span, 16) && is_hex(flags, 2) {
+            Ok(Self(format!("00-{trace}-{span}-{flags}")))
+        } else {
+            Err(invalid("traceparent", text, "write 00-, 32 hex digits, -, 16 hex digits, - and 2 hex digits"))
+        }
+    }
+}
+
 macro_rules! numbered_id {
     ($(#[$doc:meta])* $name:ident, $what:literal) => {
         $(#[$doc])*
@@ -353,6 +394,31 @@ mod tests {
         assert!("sha256:E3".parse::<Digest>().is_err());
         assert!("a1b2c3d".parse::<CommitSha>().is_err());
         assert!("a".repeat(40).parse::<CommitSha>().is_ok());
+    }
+
+    #[test]
+    fn a_traceparent_is_read_as_the_specification_says() {
+        let (trace, span) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+        let good: TraceParent = format!("00-{trace}-{span}-01").parse().unwrap();
+        assert_eq!((good.trace(), good.span()), (trace, span));
+        // A later version may add something at the end.
+        let later: TraceParent = format!("cc-{trace}-{span}-01-what-is-new").parse().unwrap();
+        assert_eq!(later, good);
+        let none = "0".repeat(32);
+        for bad in [
+            String::new(),
+            "00".into(),
+            format!("00-{trace}-{span}"),
+            format!("00-{trace}-{span}-01-more"),
+            format!("ff-{trace}-{span}-01"),
+            format!("00-{none}-{span}-01"),
+            format!("00-{trace}-{}-01", "0".repeat(16)),
+            format!("00-{}-{span}-01", trace.to_uppercase()),
+            format!("00-{trace}-{span}-0g"),
+            format!("00-{trace}é-{span}-01"),
+        ] {
+            assert!(bad.parse::<TraceParent>().is_err(), "{bad:?} was taken");
+        }
     }
 
     #[test]

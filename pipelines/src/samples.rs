@@ -70,6 +70,8 @@ pub(crate) fn trigger(number: u32) -> Trigger {
         author: String::new(),
         author_email: String::new(),
         requested_by: None,
+        heard_at: None,
+        traceparent: None,
     }
 }
 

@@ -3,7 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::CommitSha;
+use crate::{
+    ids::{CommitSha, TraceParent},
+    time::UnixMs,
+};
 
 /// Why a run exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
@@ -67,6 +70,12 @@ pub struct Trigger {
     pub author_email: String,
     /// Who asked, for a manual run.
     pub requested_by: Option<String>,
+    /// When the hook came in that told it; none where it was learnt another way.
+    #[serde(default)]
+    pub heard_at: Option<UnixMs>,
+    /// The trace of whoever told it or asked for it, where they named one.
+    #[serde(default)]
+    pub traceparent: Option<TraceParent>,
 }
 
 impl Trigger {
@@ -84,6 +93,8 @@ impl Trigger {
             author: String::new(),
             author_email: String::new(),
             requested_by: None,
+            heard_at: None,
+            traceparent: None,
         }
     }
 

@@ -30,6 +30,7 @@ pub mod sessions;
 pub mod signals;
 pub mod support;
 pub mod throttle;
+pub mod traces;
 pub mod trains;
 pub mod waiting;
 
@@ -190,6 +191,7 @@ pub struct App {
     board_known: board::Known,
     looks: health::Looks,
     metrics: metrics::Metrics,
+    traces: traces::Traces,
     log_tail: OnceLock<Arc<log_tail::LogTail>>,
     work_for_runners: Notify,
     locks: Mutex<HashMap<ServiceName, Arc<tokio::sync::Mutex<()>>>>,
@@ -219,6 +221,7 @@ impl App {
         let audit = audit::Audit::new(&config.bounds);
         let locks = Mutex::default();
         let instance = store.instance()?.unwrap_or_else(|| rotation::instance_of(&keys));
+        let traces = traces::Traces::new(&config.tracing);
         Ok(Self {
             config,
             store,
@@ -238,6 +241,7 @@ impl App {
             board_known: board::Known::default(),
             looks: health::Looks::default(),
             metrics: metrics::Metrics::default(),
+            traces,
             log_tail: OnceLock::new(),
             work_for_runners: Notify::new(),
             locks,
@@ -289,6 +293,12 @@ impl App {
     #[must_use]
     pub fn metrics(&self) -> &metrics::Metrics {
         &self.metrics
+    }
+
+    /// What is to be told in traces.
+    #[must_use]
+    pub fn traces(&self) -> &traces::Traces {
+        &self.traces
     }
 
     /// What tells this server from another one on the same engine; it outlives the key.

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod tests;
+mod tracing;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -16,6 +17,8 @@ use pipelines::{
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+pub use tracing::TracingSettings;
 
 /// Why a configuration was refused.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +93,9 @@ pub struct Config {
     /// What the server tells of itself under `/metrics`, in Prometheus's text format.
     #[serde(default)]
     pub metrics: MetricsSettings,
+    /// Traces of what is delivered, sent by OTLP over HTTP.
+    #[serde(default)]
+    pub tracing: TracingSettings,
     /// What is kept, and for how long. Something goes only when it is over both its number and its age. What is live, may
     /// be rolled back to, waits or runs always stays, and so does the journal.
     #[serde(default)]
@@ -601,7 +607,7 @@ impl Config {
         if !matches!(self.gateway.public_scheme.as_str(), "http" | "https") {
             return Err("gateway.public_scheme: write http or https".into());
         }
-        Ok(())
+        self.tracing.check()
     }
 }
 

@@ -10,6 +10,7 @@ pub mod poll;
 pub mod promote;
 pub mod rollout;
 pub mod sweep;
+pub mod traces;
 pub mod traffic;
 
 use std::{
@@ -60,6 +61,9 @@ pub enum DriverError {
         #[source]
         source: integrations::registry::RegistryError,
     },
+    /// The settings of traces are not good.
+    #[error("set up traces")]
+    Traces(#[source] integrations::otlp::OtlpError),
     /// The mail settings are not good.
     #[error("set up mail")]
     Mail(#[source] integrations::mail::MailError),

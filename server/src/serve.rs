@@ -16,7 +16,7 @@ use server::{
         system_clock,
     },
     config::Config,
-    driver::Drivers,
+    driver::{Drivers, traces::Teller},
     gateway,
     http::{connections, metrics, router},
     letters::TemplateLetters,
@@ -91,6 +91,7 @@ async fn run(config: Config, tail: Arc<LogTail>, shutdown: CancellationToken) ->
 
     let drivers = Arc::new(Drivers::new(Arc::clone(&app), Arc::new(TemplateLetters))?);
     app.surrounded_by(&drivers);
+    let teller = Teller::new(&app)?;
     let mut parts = tokio::task::JoinSet::new();
     parts.spawn(Arc::clone(&drivers).watch(shutdown.clone()));
     parts.spawn(Arc::clone(&drivers).run(shutdown.clone()));
@@ -101,6 +102,9 @@ async fn run(config: Config, tail: Arc<LogTail>, shutdown: CancellationToken) ->
     parts.spawn(async move { healing.hooks_heal(until).await });
     parts.spawn(Arc::clone(&drivers).sweep_forever(shutdown.clone()));
     parts.spawn(Arc::clone(&app).audit_watch(shutdown.clone()));
+    if let Some(teller) = teller {
+        parts.spawn(teller.tell(shutdown.clone()));
+    }
     if app.config.runner.parallel_runs > 0 {
         let agent = embedded_runner(&app, drivers.engine_config().clone()).await?;
         let shutdown = shutdown.clone();

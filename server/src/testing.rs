@@ -271,6 +271,8 @@ impl Stage {
             author: "stranger".into(),
             author_email: String::new(),
             requested_by: None,
+            heard_at: None,
+            traceparent: None,
         };
         let event = Event::Triggered { trigger, rerun_of: None, hold: self.app.config.hold };
         self.app.train_event(&name, Origin::server(), event).await.unwrap();

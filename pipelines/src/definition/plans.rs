@@ -131,6 +131,8 @@ mod tests {
             author: String::new(),
             author_email: String::new(),
             requested_by: None,
+            heard_at: None,
+            traceparent: None,
         }
     }
 

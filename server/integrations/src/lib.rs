@@ -14,4 +14,7 @@ pub mod registry;
 #[cfg(feature = "mail")]
 pub mod mail;
 
+#[cfg(feature = "otlp")]
+pub mod otlp;
+
 pub mod outgoing;

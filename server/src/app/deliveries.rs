@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use pipelines::{
     effect::Effect,
-    ids::{CommitSha, ServiceName},
+    ids::{CommitSha, ServiceName, TraceParent},
     journal::{Channel, Origin},
     service::Service,
     time::UnixMs,
@@ -286,6 +286,7 @@ impl App {
         name: &ServiceName,
         git_ref: Option<String>,
         origin: Origin,
+        traceparent: Option<TraceParent>,
     ) -> Result<pipelines::ids::RunId, AppError> {
         let service = self.service(name)?;
         self.room_for_runs(name)?;
@@ -301,6 +302,7 @@ impl App {
         let trigger = Trigger {
             kind: TriggerKind::Manual,
             requested_by: Some(origin.actor.clone()),
+            traceparent,
             ..Trigger::of_ref(git_ref, seen.commit.clone(), TriggerSource::Person)
         };
         let applied = self

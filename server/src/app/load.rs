@@ -83,6 +83,8 @@ queues! {
     LogBytes = "log_bytes", "bounds.log_bytes_in_flight_max", Waits,
     /// Connections of visitors to the gateway, as they were when the server last looked.
     GatewayConnections = "gateway_connections", "gateway.connections_max", Waits,
+    /// Runs of which something is to be told in a trace.
+    Traces = "traces", "tracing.queue_runs_max", Refused,
 }
 
 impl QueueKind {
@@ -243,9 +245,11 @@ impl App {
                 QueueKind::GatewayConnections => {
                     (self.load.gateway.load(Ordering::Relaxed), self.config.gateway.connections_max as u64)
                 }
+                QueueKind::Traces => counted(self.traces.waiting(), self.config.tracing.queue_runs_max),
             };
             let refused = match kind {
                 QueueKind::StoreChanges => store.refused,
+                QueueKind::Traces => self.traces.dropped(),
                 _ => self.load.refused(kind),
             };
             Queue { kind, length, bound, refused, of_service: self.queue_of_service(kind) }

@@ -65,6 +65,8 @@ const RELEASE_STATES: [&str; 13] = [
     "retired",
     "rolled_back",
 ];
+/// What became of spans that were sent: taken, refused.
+const SPAN_OUTCOMES: [&str; 2] = ["taken", "refused"];
 const STRATEGIES: [&str; 3] = ["rolling", "blue-green", "canary"];
 
 /// What became of an incoming hook.
@@ -151,6 +153,7 @@ pub struct Metrics {
     log_bytes: IntCounter,
     requests: IntCounterVec,
     request_time: HistogramVec,
+    spans: IntCounterVec,
 }
 
 /// Names and labels are constants: what is wrong with one is wrong at every start, and the first test finds it.
@@ -241,6 +244,11 @@ impl Default for Metrics {
                 &["surface"],
                 &ANSWER_S,
             ),
+            spans: make.counters(
+                "trace_spans_total",
+                "Spans that a receiver of traces took, or refused for good.",
+                &["outcome"],
+            ),
             registry: make.0,
         };
         metrics.begin_at_zero();
@@ -282,6 +290,9 @@ impl Metrics {
         for outcome in [judge::Outcome::Pass, judge::Outcome::Insufficient, judge::Outcome::Fail] {
             self.verdicts.with_label_values(&[verdict(outcome)]);
         }
+        for outcome in SPAN_OUTCOMES {
+            self.spans.with_label_values(&[outcome]);
+        }
         for surface in Surface::ALL {
             self.requests.with_label_values(&[surface.word(), "200"]);
             self.request_time.with_label_values(&[surface.word()]);
@@ -297,6 +308,13 @@ impl Metrics {
     pub fn request(&self, surface: Surface, status: u16, took: Duration) {
         self.requests.with_label_values(&[surface.word(), &status.to_string()]).inc();
         self.request_time.with_label_values(&[surface.word()]).observe(took.as_secs_f64());
+    }
+
+    /// So many spans were taken by the receiver of traces, and so many refused for good.
+    pub(crate) fn spans(&self, taken: u64, refused: u64) {
+        for (outcome, spans) in SPAN_OUTCOMES.iter().zip([taken, refused]) {
+            self.spans.with_label_values(&[outcome]).inc_by(spans);
+        }
     }
 
     /// A driver tried an effect.

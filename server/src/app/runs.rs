@@ -1,7 +1,7 @@
 //! Runs as people see and steer them.
 
 use pipelines::{
-    ids::{RunId, ServiceName},
+    ids::{RunId, ServiceName, TraceParent},
     journal::Origin,
     run::{Run, RunEvent},
     train::Event,
@@ -79,12 +79,19 @@ impl App {
     ///
     /// # Errors
     /// When there is no such run.
-    pub async fn run_rerun(&self, id: &RunId, origin: Origin) -> Result<RunId, AppError> {
+    pub async fn run_rerun(
+        &self,
+        id: &RunId,
+        origin: Origin,
+        traceparent: Option<TraceParent>,
+    ) -> Result<RunId, AppError> {
         let run = self.run(id)?;
         self.room_for_runs(&id.service)?;
         let mut trigger = run.trigger.clone();
         trigger.source = TriggerSource::Person;
         trigger.requested_by = Some(origin.actor.clone());
+        trigger.heard_at = None;
+        trigger.traceparent = traceparent;
         if trigger.kind == TriggerKind::Push {
             trigger.kind = TriggerKind::Manual;
         }

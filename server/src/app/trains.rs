@@ -224,6 +224,7 @@ impl App {
         if extras.finished_effect.as_deref().is_some_and(|key| key.starts_with("send-")) {
             told.push("mail".into());
         }
+        let traced = self.traces.touched(service, &decided);
         let waits_again =
             decided.iter().flat_map(|change| change.runs.values()).any(|run| run.state == RunState::Queued);
         let mut change = TrainChange::new(service.clone(), origin, at);
@@ -244,6 +245,7 @@ impl App {
         let effects = self.store.train_change(change).await?;
         self.queue.take(effects);
         seen.iter().for_each(|seen| self.metrics.observed(seen));
+        self.traces.note(traced, at);
         if waits_again {
             self.work_for_runners.notify_waiters();
         }

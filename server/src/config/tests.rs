@@ -122,3 +122,23 @@ fn fuzz_configuration() {
         }
     });
 }
+
+#[test]
+fn an_address_of_a_receiver_of_traces_is_whole_and_holds_no_key() {
+    let with = |settings: &str| read(&format!("{LEAST}tracing: {{{settings}}}\n"));
+    let good = |address: &str| with(&format!("otlp_endpoint: '{address}'")).expect(address).tracing.endpoint();
+    for address in ["http://127.0.0.1:4318", "http://127.0.0.1:4318/"] {
+        assert_eq!(good(address).expect("an address").as_str(), "http://127.0.0.1:4318/v1/traces");
+    }
+    let beneath = good("https://otel.example.com/in/").expect("an address");
+    assert_eq!(beneath.as_str(), "https://otel.example.com/in/v1/traces");
+    assert_eq!(read(LEAST).expect("good").tracing.endpoint(), None);
+    for address in
+        ["otel:4318", "ftp://otel", "https://me:hunter2@otel", "https://otel/?key=hunter2", "https://otel/#hunter2"]
+    {
+        let error = with(&format!("otlp_endpoint: '{address}'")).expect_err(address).to_string();
+        assert!(error.contains("tracing.otlp_endpoint") && !error.contains("hunter2"), "{error}");
+    }
+    let error = with("otlp_endpoint: 'http://otel', queue_runs_max: 0").expect_err("no room").to_string();
+    assert!(error.contains("queue_runs_max"), "{error}");
+}

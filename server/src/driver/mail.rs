@@ -152,7 +152,7 @@ pub(super) async fn send_approval_mail(app: &App, post: &Post, id: &ReleaseId, r
     let mail_id = app.keys().message_id(id, round, tester, "approval");
     // Asked again, the mail stands in the thread of the first time.
     let root = (round > 1).then(|| root_of(app, id, tester));
-    send(post, id, tester, mail_id, root, letter).await
+    send(app, post, Out { id, to: tester, mail_id, in_reply_to: root, kind: "approval" }, letter).await
 }
 
 /// The first mail about a release to one person: all later ones refer to it, so that mail programs show one thread.
@@ -181,7 +181,8 @@ pub(super) async fn send_reminder(
     let facts = facts(app, app.release(id)?, approval, person)?;
     let letter = post.letters.reminder(&facts, reminder, is_deputy).map_err(TryAgain)?;
     let mail_id = app.keys().message_id(id, round, person, reminder.word());
-    send(post, id, person, mail_id, Some(root_of(app, id, person)), letter).await
+    let in_reply_to = Some(root_of(app, id, person));
+    send(app, post, Out { id, to: person, mail_id, in_reply_to, kind: "reminder" }, letter).await
 }
 
 pub(super) async fn send_code_mail(
@@ -200,25 +201,29 @@ pub(super) async fn send_code_mail(
     let code = app.keys().approval_code(&approval, tester, serial);
     let facts = facts(app, app.release(id)?, approval, tester)?;
     let letter = post.letters.code(&facts, &code, CODE_LIFE_MS).map_err(TryAgain)?;
-    let root = root_of(app, id, tester);
+    let in_reply_to = Some(root_of(app, id, tester));
     let mail_id = app.keys().message_id(id, round, tester, &format!("code {serial}"));
-    send(post, id, tester, mail_id, Some(root), letter).await
+    send(app, post, Out { id, to: tester, mail_id, in_reply_to, kind: "code" }, letter).await
 }
 
-async fn send(
-    post: &Post,
-    id: &ReleaseId,
-    tester: &str,
+/// Where a letter goes.
+struct Out<'a> {
+    id: &'a ReleaseId,
+    to: &'a str,
     mail_id: String,
     in_reply_to: Option<String>,
-    letter: Letter,
-) -> Performed {
+    kind: &'static str,
+}
+
+async fn send(app: &App, post: &Post, out: Out<'_>, letter: Letter) -> Performed {
+    let Out { id, to, mail_id, in_reply_to, kind } = out;
     let mail_id = if crash::without("mail-id") { format!("{mail_id}.{}", rand::random::<u64>()) } else { mail_id };
+    let began = app.now();
     let mail = Mail {
         id: mail_id,
         in_reply_to,
         list: id.service.to_string(),
-        to: tester.to_owned(),
+        to: to.to_owned(),
         subject: letter.subject,
         html: letter.html,
         text: letter.text,
@@ -226,6 +231,7 @@ async fn send(
     // Also what a mail server refuses for good is tried again: a person may mend the address or the server, and until
     // then the page says what it said.
     post.mailer.send(&mail).await.map_err(|error| TryAgain::from_error(&error))?;
+    app.trace_mail(id, kind, &mail.id, began);
     Ok(Outcome::done())
 }
 

@@ -5,10 +5,11 @@ use std::{sync::Arc, time::Instant};
 use axum::{
     Json,
     extract::{Request, State},
-    http::{HeaderValue, header},
+    http::{HeaderMap, HeaderValue, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use pipelines::ids::TraceParent;
 use rand::RngCore;
 use tracing::Instrument;
 
@@ -53,6 +54,14 @@ pub async fn number_request(State(app): State<Arc<App>>, mut request: Request, n
         response.headers_mut().insert(REQUEST_ID, value);
     }
     response
+}
+
+/// The span of the caller's trace, where they named one (W3C Trace Context); what is not one counts as none.
+pub(super) fn traceparent(headers: &HeaderMap) -> Option<TraceParent> {
+    let mut all = headers.get_all("traceparent").iter();
+    // Two of them say nothing, as the specification has it.
+    let (Some(one), None) = (all.next(), all.next()) else { return None };
+    one.to_str().ok()?.trim().parse().ok()
 }
 
 fn fresh() -> String {

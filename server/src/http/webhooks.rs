@@ -21,8 +21,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use pipelines::{
-    ids::{CommitSha, ServiceName},
+    ids::{CommitSha, ServiceName, TraceParent},
     protocol::Secret,
+    time::UnixMs,
     trigger::{Trigger, TriggerKind, TriggerSource},
 };
 use serde_json::{Value, json};
@@ -30,7 +31,7 @@ use sha2::{Digest as _, Sha256};
 
 use self::body::Unread;
 use self::proof::{Against, Proof, Stamp, verify};
-use super::{problem::Problem, remote::Remote};
+use super::{problem::Problem, remote::Remote, request_id::traceparent};
 use crate::app::{
     App, AppError, DeliveryId, HookContent, NewDelivery, Recorded, metrics::HookFate, throttle::WrongProof,
 };
@@ -160,7 +161,7 @@ async fn receive(
     }
     app.room_for_hooks_of(&service.name)?;
     match read_body(headers, body).and_then(|payload| (envelope.read)(&envelope.event, &payload)) {
-        Ok(content) => delivery.content = Ok(content),
+        Ok(content) => delivery.content = Ok(heard(content, delivery.at, traceparent(headers).as_ref())),
         Err(why) => {
             refuse(app, Some(delivery), why.clone());
             return Err(Problem::new(StatusCode::BAD_REQUEST, "bad-hook", why));
@@ -170,6 +171,20 @@ async fn receive(
         Recorded::New(id) => (id, false),
         Recorded::Repeat(id) => (id, true),
     })
+}
+
+/// What a hook tells, with when it came in and in whose trace.
+fn heard(content: HookContent, at: UnixMs, traceparent: Option<&TraceParent>) -> HookContent {
+    match content {
+        HookContent::Trigger { trigger, from } => {
+            let trigger = Trigger { heard_at: Some(at), traceparent: traceparent.cloned(), ..trigger };
+            HookContent::Trigger { trigger, from }
+        }
+        HookContent::Several { all } => {
+            HookContent::Several { all: all.into_iter().map(|one| heard(one, at, traceparent)).collect() }
+        }
+        other => other,
+    }
 }
 
 /// Has a refused hook listed. Beside the answer, which is not to take longer for a service that exists; and not each one,

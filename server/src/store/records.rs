@@ -35,6 +35,7 @@ pub struct NewDelivery {
 /// What a hook says, whatever the forge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "kind")]
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are triggers, and they are short-lived")]
 pub enum HookContent {
     /// A ref moved or appeared, or a pull request did.
     Trigger {

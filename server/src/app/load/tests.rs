@@ -73,7 +73,11 @@ fn every_bound_is_in_the_configuration_and_every_word_is_its_own() {
     let services = test_app().app.queues().into_iter().filter_map(|queue| queue.of_service).map(|of| of.key);
     for key in QueueKind::ALL.iter().map(|kind| kind.key()).chain(services) {
         let (section, key) = key.split_once('.').unwrap();
-        let of = if section == "bounds" { "Bounds" } else { "GatewaySettings" };
+        let of = match section {
+            "bounds" => "Bounds",
+            "tracing" => "TracingSettings",
+            _ => "GatewaySettings",
+        };
         assert!(has(of, key), "{section}.{key}");
     }
 }

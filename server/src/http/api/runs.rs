@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     extract::State,
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
 use pipelines::ids::RunId;
@@ -20,6 +20,7 @@ use crate::{
         access::Signed,
         extract::{Ask, Body, OfRun, OfService},
         problem::Problem,
+        request_id::traceparent,
     },
 };
 
@@ -46,9 +47,10 @@ pub async fn start_run(
     State(app): State<Arc<App>>,
     Signed(caller): Signed,
     OfService(name): OfService,
+    headers: HeaderMap,
     Body(new): Body<model::NewRun>,
 ) -> Result<Response, Problem> {
-    let id = app.run_create(&name, new.git_ref, caller.origin()).await?;
+    let id = app.run_create(&name, new.git_ref, caller.origin(), traceparent(&headers)).await?;
     created(&app, &id)
 }
 
@@ -105,8 +107,9 @@ pub async fn rerun_run(
     State(app): State<Arc<App>>,
     Signed(caller): Signed,
     OfRun(id): OfRun,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let id = app.run_rerun(&id, caller.origin()).await?;
+    let id = app.run_rerun(&id, caller.origin(), traceparent(&headers)).await?;
     created(&app, &id)
 }
 

@@ -1,10 +1,13 @@
 //! The API through the whole router, on an application in memory.
 
-use axum::http::{Method, StatusCode};
+use axum::{
+    body::Body,
+    http::{Method, Request, StatusCode},
+};
 use pipelines::{
     effect::EffectKind,
     hold::Proposal,
-    ids::{Digest, RunnerName},
+    ids::{Digest, RunId, RunnerName},
     plan::{CanaryStep, Strategy},
     protocol::{Report, RunnerRequest, ServerReply},
     rollout::RolloutEvent,
@@ -201,12 +204,23 @@ async fn runs_are_listed_started_stopped_and_run_again() {
     assert!(stopped["why"]["text"].as_str().unwrap().starts_with("developer stopped its run"));
     let again = want(&stage, 201, (POST, &format!("{at}/rerun")), token, None).await;
     assert_eq!((&again["number"], &again["rerun_of"]), (&json!(2), &json!(1)));
+    // Who asks may say in which trace they do.
+    let named = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    for (path, body) in [(format!("{at}/rerun"), "null"), ("/api/v1/services/shop/runs".to_owned(), "{}")] {
+        let request = Request::post(path).header("authorization", format!("Bearer {developer}"));
+        let request = request.header("content-type", "application/json").header("traceparent", named);
+        let made = stage.send(request.body(Body::from(body)).unwrap()).await.json();
+        let id = RunId::new(first.service.clone(), u32::try_from(made["number"].as_u64().unwrap()).unwrap());
+        let trigger = stage.app.run(&id).unwrap().trigger;
+        assert_eq!(trigger.traceparent.as_ref().map(|one| one.as_str()), Some(named), "{made}");
+        stage.app.run_cancel(&id, String::new(), pipelines::journal::Origin::server()).await.unwrap();
+    }
     let manual = want(&stage, 201, (POST, "/api/v1/services/shop/runs"), token, Some(json!({}))).await;
     assert_eq!((&manual["trigger"], &manual["requested_by"]), (&json!("manual"), &json!("developer")));
     want(&stage, 422, (POST, "/api/v1/services/shop/runs"), token, Some(json!({"git_ref": "nowhere"}))).await;
     let list = want(&stage, 200, (GET, "/api/v1/services/shop/runs"), token, None).await;
     let numbers: Vec<u64> = list["items"].as_array().unwrap().iter().map(|it| it["number"].as_u64().unwrap()).collect();
-    assert_eq!(numbers, [3, 2, 1]);
+    assert_eq!(numbers, [5, 4, 3, 2, 1]);
     for odd in ["007", "0", "99", "x", "-1", "4294967296"] {
         want(&stage, 404, (GET, &format!("/api/v1/services/shop/runs/{odd}")), token, None).await;
     }

@@ -31,6 +31,7 @@ fn row(queue: Queue) -> LoadRow {
             QueueKind::StoreChanges => Bounded::StoreChanges,
             QueueKind::LogBytes => Bounded::LogBytes,
             QueueKind::GatewayConnections => Bounded::GatewayConnections,
+            QueueKind::Traces => Bounded::Traces,
         },
         length: queue.length,
         bound: queue.bound,

@@ -163,7 +163,7 @@ pub(in crate::http) async fn show_log(State(app): State<Arc<App>>, OfRun(id): Of
 
 /// Runs the commit once more.
 pub(in crate::http) async fn rerun_run(visit: Visit, OfRun(id): OfRun) -> Result<Response, Problem> {
-    let again = visit.app.run_rerun(&id, visit.caller()?.origin()).await?;
+    let again = visit.app.run_rerun(&id, visit.caller()?.origin(), None).await?;
     Ok(see(&links::run(id.service.as_str(), u64::from(again.number))))
 }
 

@@ -193,7 +193,7 @@ pub(in crate::http) async fn show_service(visit: Visit, OfService(name): OfServi
 
 /// Runs the newest commit of the release branch.
 pub(in crate::http) async fn start_run(visit: Visit, OfService(name): OfService) -> Result<Response, Problem> {
-    let run = visit.app.run_create(&name, None, visit.caller()?.origin()).await?;
+    let run = visit.app.run_create(&name, None, visit.caller()?.origin(), None).await?;
     Ok(see(&links::run(name.as_str(), u64::from(run.number))))
 }
 

@@ -18,6 +18,7 @@ pub enum Bounded {
     StoreChanges,
     LogBytes,
     GatewayConnections,
+    Traces,
 }
 
 /// One row.

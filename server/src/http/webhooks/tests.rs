@@ -455,6 +455,34 @@ fn fuzz_hooks() {
     });
 }
 
+#[tokio::test]
+async fn a_run_remembers_when_its_hook_came_and_the_trace_that_its_sender_named() {
+    let stage = stage().await;
+    let named = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    // Also what is no traceparent, or two of them, is a good hook.
+    for (number, given, kept) in [(2, vec![named], true), (3, vec!["00-nonsense"], false), (4, vec![named; 2], false)] {
+        let body = push("refs/heads/side", commit(number).as_str()).to_string().into_bytes();
+        let mut request = Request::post("/hooks/shop")
+            .header(header::CONTENT_TYPE, "application/json")
+            .header("x-github-event", "push")
+            .header("x-github-delivery", number.to_string())
+            .header("x-hub-signature-256", format!("sha256={}", sign(SECRET, &body)));
+        for value in given {
+            request = request.header("traceparent", value);
+        }
+        let came_at = stage.app.now();
+        let answer = stage.send(request.body(Body::from(body)).unwrap()).await;
+        assert_eq!(answer.status, StatusCode::ACCEPTED);
+        stage.pass_ms(700);
+        let Some(HookContent::Trigger { trigger, .. }) = processed(&stage).await.content else { panic!("no trigger") };
+        assert_eq!(trigger.heard_at, Some(came_at));
+        assert_eq!(trigger.traceparent.as_ref().map(|one| one.as_str()), kept.then_some(named));
+    }
+    let run = stage.app.run(&pipelines::ids::RunId::new(shop(), 2)).unwrap();
+    assert_eq!(run.trigger.traceparent.unwrap().as_str(), named);
+    assert_eq!(run.created_at.since_ms(run.trigger.heard_at.unwrap()), 700);
+}
+
 /// The texts that are kept of what a hook says, and in `word` what kind of answer it was.
 fn texts_of(read: Result<HookContent, String>, word: &mut String) -> Result<Vec<String>, String> {
     Ok(match read {

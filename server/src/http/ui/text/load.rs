@@ -34,6 +34,7 @@ impl Text<'_> {
             Bounded::StoreChanges => ("Changes that wait for the store", "等待写入存储的变更"),
             Bounded::LogBytes => ("Bytes of log lines being written down", "正在写入的日志字节"),
             Bounded::GatewayConnections => ("Connections of visitors to the gateway", "网关的访客连接"),
+            Bounded::Traces => ("Runs to be told in traces", "待上报追踪的运行"),
         };
         match self.lang() {
             Lang::En => en,

@@ -69,6 +69,8 @@ fn pull_request() -> HookContent {
             author: "Somebody".into(),
             author_email: String::new(),
             requested_by: None,
+            heard_at: None,
+            traceparent: None,
         },
         from: None,
     }
