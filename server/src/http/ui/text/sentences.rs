@@ -278,7 +278,7 @@ impl Text<'_> {
         match why {
             Why::NothingPushed => (String::from("尚未推送过。"), String::from("推送到发布分支即开始。")),
             Why::RunHeld { .. } => {
-                (String::from("等待发布经理放行："), String::from("来自派生库的拉取请求须有人允许才会运行。"))
+                (String::from("等待发布经理放行："), String::from("来自派生库的合并请求须有人允许才会运行。"))
             }
             Why::RunDeclined { reason } => {
                 (String::from("此运行未执行："), format!("{reason}。可再次运行，届时重新询问。"))
