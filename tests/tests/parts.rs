@@ -18,5 +18,7 @@ mod registry;
 mod runner_agent;
 #[path = "parts/secrets.rs"]
 mod secrets;
+#[path = "parts/traces.rs"]
+mod traces;
 #[path = "parts/world.rs"]
 mod world;

@@ -2,14 +2,14 @@
 //! between, while visitors are counted. A second service comes over ssh.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use tests::{Mail, Part, Repo, Sshd, Tier, evidence::record, require};
+use tests::{Mail, Otlp, Part, Repo, Sshd, Tier, evidence::record, otlp::ToldSpan, require};
 
 use crate::{
     api::text,
@@ -23,6 +23,8 @@ use crate::{
 const PACE: Duration = Duration::from_millis(10);
 const REQUESTS_MIN: usize = 2_000;
 const GAP_MAX: Duration = Duration::from_millis(100);
+/// Spans are gathered for a moment before they are sent.
+const TRACES_WITHIN: Duration = Duration::from_secs(30);
 const TESTERS: [&str; 2] = ["qa@example.com", "lee@example.com"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -30,11 +32,16 @@ async fn a_push_becomes_live_traffic() -> Result<()> {
     if !require(&PARTS) || !require(&[Part::Sshd]) {
         return Ok(());
     }
-    let world = World::start(&[]).await?;
+    let receiver = Otlp::start().await?;
+    let traced = |settings: &mut Value| {
+        settings["tracing"] = json!({ "otlp_endpoint": receiver.url, "batch_wait_ms": 200 });
+    };
+    let world = World::start_with(&[], traced).await?;
     let sshd = Sshd::start().await?;
     tokio::try_join!(shop(&world), depot(&world, &sshd))?;
     every_mail_once(&world)?;
     audited(&world).await?;
+    one_trace_each(&world, &receiver).await?;
     world.all_held();
     Ok(())
 }
@@ -213,6 +220,57 @@ async fn audited(world: &World) -> Result<()> {
         "the audit log of a whole train is verified from outside; a changed entry is found and named",
         Tier::Live,
         format!("about {entries} entries, {} ms; mark {:.16}…", took.as_millis(), mark.trim()),
+    );
+    Ok(())
+}
+
+/// The life of each release is one trace, from the hook (where there was one) to live, and it agrees with the API.
+async fn one_trace_each(world: &World, receiver: &Otlp) -> Result<()> {
+    let ids = ["shop/1", "shop/2", "depot/1"];
+    let whole = |told: &[ToldSpan], id: &str| {
+        told.iter().find(|span| span.parent.is_empty() && span.attribute("cicd.pipeline.run.id") == id).cloned()
+    };
+    let all = |told: &[ToldSpan]| ids.iter().map(|id| whole(told, id)).collect::<Option<Vec<_>>>();
+    let roots = receiver.until("the whole of three lives", TRACES_WITHIN, all).await?;
+    let told = receiver.told();
+    let traces: BTreeSet<&str> = told.iter().map(|span| span.trace.as_str()).collect();
+    ensure!(traces.len() == ids.len(), "{} traces were told", traces.len());
+    for root in &roots {
+        let id = root.attribute("cicd.pipeline.run.id");
+        let spans: BTreeMap<&str, &ToldSpan> =
+            told.iter().filter(|span| span.trace == root.trace).map(|span| (span.id.as_str(), span)).collect();
+        let count = |name: &str| spans.values().filter(|span| span.name == name).count();
+        let hooks = usize::from(id != "depot/1");
+        let traffic: &[&str] = if id == "shop/2" { &["traffic 20 %", "traffic 50 %"] } else { &[] };
+        let once =
+            ["wait for a runner", "checkout", "image", "push", "deploy to test", "approval", "promote", "roll out"];
+        for (name, times) in once.iter().chain(traffic).chain(&["traffic 100 %"]).map(|name| (*name, 1)) {
+            ensure!(count(name) == times, "{id}: {} spans are called {name}", count(name));
+        }
+        ensure!(count("hook") == hooks, "{id}: {} hooks", count("hook"));
+        // Two testers are asked, and one of them for a code.
+        ensure!(count("mail") == TESTERS.len() + 1, "{id}: {} mails", count("mail"));
+        for span in spans.values() {
+            let is_within =
+                span.start_ns >= root.start_ns && span.start_ns <= span.end_ns && span.end_ns <= root.end_ns;
+            let has_parent = span.parent.is_empty() || spans.contains_key(span.parent.as_str());
+            ensure!(is_within && has_parent && span.error.is_none(), "{id}: {span:?}");
+        }
+        let (service, number) = id.split_once('/').context("no id")?;
+        let release = world.api.get(&format!("services/{service}/releases/{number}")).await?;
+        ensure!(root.attribute("cicd.pipeline.result") == "success", "{root:?}");
+        ensure!(root.attribute("oci.manifest.digest") == text(&release, "digest")?, "{root:?}");
+        ensure!(root.attribute("vcs.ref.head.revision") == text(&release["commit"], "sha")?, "{root:?}");
+    }
+    let text = format!("{told:?}");
+    for word in TESTERS.iter().chain(&["@example.com", "/approve/", "password", "secret-of-"]) {
+        ensure!(!text.contains(word), "{word} was told in a trace");
+    }
+    let longest = roots.iter().map(|root| (root.end_ns - root.start_ns) / 1_000_000_000).max().unwrap_or_default();
+    record(
+        "the life of each release is one trace by OTLP, from the hook to live",
+        Tier::Live,
+        format!("{} spans in {} traces, the longest of {longest} s", told.len(), traces.len()),
     );
     Ok(())
 }
