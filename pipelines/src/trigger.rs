@@ -253,6 +253,15 @@ mod tests {
     }
 
     #[test]
+    fn a_ref_remembers_the_newest_commits_and_no_more_than_so_many() {
+        let commit = |number: usize| format!("{number:040x}").parse::<CommitSha>().unwrap();
+        let last = 3 * SEEN_COMMITS_MAX;
+        let seen = (2..=last).fold(SeenRef::first(commit(1)), |seen, number| seen.moved(commit(number)));
+        let newest: Vec<_> = (last - SEEN_COMMITS_MAX..last).rev().map(commit).collect();
+        assert_eq!(seen, SeenRef { commit: commit(last), before: newest });
+    }
+
+    #[test]
     fn a_late_hook_of_a_pull_request_runs_nothing_older_than_what_the_repository_has() {
         let [old, new, newer] = [1, 2, 3].map(|number| format!("{number:040x}").parse::<CommitSha>().unwrap());
         let pull = |commit: &CommitSha| Trigger {
