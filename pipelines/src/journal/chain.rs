@@ -189,7 +189,10 @@ impl Walk {
         if entry.own_digest() != *digest {
             return Err(Misfit::Changed { seq });
         }
-        if self.last.as_ref().is_some_and(|last| last != named) {
+        // Only entries of the first version leave out places. So a beginning that is gone shows too, whatever is said of the
+        // genesis.
+        let leaves_out = entry.version > 1 && seq != previous + 1;
+        if leaves_out || self.last.as_ref().is_some_and(|last| last != named) {
             return Err(Misfit::Gap { seq, previous });
         }
         if let Some(mark) = self.mark.as_ref().filter(|mark| mark.seq <= seq && !self.mark_seen) {

@@ -122,6 +122,14 @@ fn the_end_that_is_cut_off_with_its_head_shows_by_a_mark_only() {
 }
 
 #[test]
+fn a_beginning_that_is_cut_off_shows_also_where_the_genesis_was_set_anew() {
+    let (entries, head) = chain(6);
+    let (gone, kept) = entries.split_at(2);
+    let cut = Head { genesis: gone[1].digest.clone().unwrap(), entries: 4, ..head.clone() };
+    assert_eq!(walk(kept, &cut, Some(&head.mark())), Err(Misfit::Gap { seq: 3, previous: 0 }));
+}
+
+#[test]
 fn a_mark_reads_back_and_what_is_none_is_refused() {
     let (_, head) = chain(4);
     let mark = head.mark();
