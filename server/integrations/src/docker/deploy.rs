@@ -202,7 +202,7 @@ impl Engine {
         Ok(Some(RunningImage { image_id, repo_digests, digest, running }))
     }
 
-    /// A stopped or running container of the right specification; `None` when it cannot be started on its port.
+    /// A stopped or running container of the right specification; `None` when it cannot be started on its port, or never.
     async fn take_up(
         &self,
         spec: &DeployContainer,
@@ -213,7 +213,7 @@ impl Engine {
         }
         match self.start_service(&spec.name).await {
             Ok(()) => self.deployed(&spec.name, spec.port, false).await.map(Some),
-            Err(error) if is_port_taken(&error) => Ok(None),
+            Err(error) if is_port_taken(&error) || error.is_half_started() => Ok(None),
             Err(error) => Err(error),
         }
     }

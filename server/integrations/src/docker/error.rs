@@ -136,6 +136,12 @@ impl DockerError {
         }
     }
 
+    /// Whether a container cannot be started because the engine died the last time that it was about to: what supervises
+    /// its containers then knows the id already (`libcontainerd` of moby: "id already in use"), and will for ever.
+    pub fn is_half_started(&self) -> bool {
+        matches!(self, Self::Engine { message, .. } if message.contains("id already in use"))
+    }
+
     /// Whether the thing that was asked about does not exist.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::NotFound { .. })
