@@ -1,6 +1,6 @@
 """The SMTP server of the tests: aiosmtpd, spoken to by JSON lines.
 
-Arguments: one JSON object {"user", "password", "tls": null|"starttls"|"implicit", "cert", "key"}.
+Arguments: one JSON object {"user", "password", "tls": null|"starttls"|"implicit", "cert", "key", "thinks_ms"}.
 Standard input: {"refuse": null | {"at": "mail"|"rcpt"|"data", "reply": "451 ...", "to": null | "address"}, "hang_up": bool,
 "hang": bool} sets how it answers from now on.
 Standard output: {"event": "ready", "port"}, {"event": "set"} for each line of input, {"event": "auth"} for each AUTH command,
@@ -28,6 +28,7 @@ def body(message, kind):
 
 
 class Handler:
+    thinks_ms = 0
     refuse = None
     hang_up = False
     hang = False
@@ -70,6 +71,7 @@ class Handler:
         )
         if self.hang_up:
             server.transport.abort()
+        await asyncio.sleep(self.thinks_ms / 1000)
         return "250 OK"
 
 
@@ -82,6 +84,7 @@ class Server(SMTP):
 async def main():
     options = json.loads(sys.argv[1])
     handler = Handler()
+    handler.thinks_ms = options["thinks_ms"]
     tls = None
     if options["tls"]:
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

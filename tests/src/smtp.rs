@@ -35,6 +35,8 @@ pub struct SmtpOptions {
     pub auth: Option<(String, String)>,
     /// TLS with a certificate for `localhost` and 127.0.0.1, signed by [`Smtp::ca_file`].
     pub tls: Option<SmtpTls>,
+    /// Time between taking a mail and saying so, in milliseconds.
+    pub thinks_ms: u64,
 }
 
 /// What the server does instead of taking a mail.
@@ -141,7 +143,8 @@ impl Smtp {
         let tls = options.tls.map(|tls| if tls == SmtpTls::StartTls { "starttls" } else { "implicit" });
         let (user, password) = options.auth.unzip();
         let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
-        let argument = json!({ "user": user, "password": password, "tls": tls, "cert": cert, "key": key });
+        let argument = json!({ "user": user, "password": password, "tls": tls, "cert": cert, "key": key,
+            "thinks_ms": options.thinks_ms });
         let log = dir.path().join("log");
         // Debian's own Python: another one on PATH has not the Debian package.
         let mut command = Command::new("/usr/bin/python3");

@@ -24,7 +24,7 @@ use crate::{machine::Runner, visitors::now_ms, world::World};
 const BETWEEN_MS_MAX: usize = 2_500;
 const DEAD_MS_MAX: usize = 500;
 /// How long a mail is waited for at whose delivery somebody is to die.
-const MAIL_WITHIN: Duration = Duration::from_secs(3);
+const MAIL_WITHIN: Duration = Duration::from_secs(15);
 const BACK_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
@@ -99,8 +99,8 @@ impl Reaper {
                 if chance.below(4) == 0 {
                     victims.insert(Victim::drawn(&mut chance));
                 }
-                // Between the answer of an outside party and its note lie a few milliseconds, which are hit by chance once
-                // in a thousand deaths.
+                // Between what an outside party did and its note lie a few milliseconds, which are hit by chance once in a
+                // thousand deaths.
                 if victims.contains(&Victim::Server) && chance.below(3) == 0 {
                     at_a_mail(&world);
                 }

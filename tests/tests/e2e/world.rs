@@ -35,6 +35,7 @@ pub(crate) const PARTS: [Part; 5] = [Part::Docker, Part::Registry, Part::Gitea, 
 /// Of the server's log, when a test fails.
 const LOG_BYTES: u64 = 32 << 10;
 const START_WITHIN: Duration = Duration::from_secs(60);
+const MAIL_THINKS_MS: u64 = 50;
 const REGISTRY_LOGIN: (&str, &str) = ("windlass", "password-of-the-registries");
 const MAIL_LOGIN: (&str, &str) = ("windlass", "password-of-the-mail-server");
 
@@ -143,6 +144,8 @@ impl World {
         let mail = SmtpOptions {
             auth: Some((MAIL_LOGIN.0.to_owned(), MAIL_LOGIN.1.to_owned())),
             tls: Some(SmtpTls::StartTls),
+            // In the world whose parts die: long enough for somebody to die in between.
+            thinks_ms: if matches!(engine, Held::Own(_)) { MAIL_THINKS_MS } else { 0 },
         };
         let (gitea, smtp, test, production) = tokio::try_join!(
             Gitea::start(),

@@ -56,7 +56,7 @@ fn signed_in(smtp: &Smtp, protection: Protection, password: &str) -> Mailer {
 }
 
 fn asks_for_login(tls: Option<SmtpTls>) -> SmtpOptions {
-    SmtpOptions { auth: Some((USER.into(), PASSWORD.into())), tls }
+    SmtpOptions { auth: Some((USER.into(), PASSWORD.into())), tls, thinks_ms: 0 }
 }
 
 /// What it took until now, told not to refuse any more: the events of a server come in their order.

@@ -121,7 +121,7 @@ async fn a_mail_over_each_kind_of_tls_is_read_part_by_part() -> Result<()> {
     }
     for tls in [None, Some(SmtpTls::StartTls), Some(SmtpTls::Implicit)] {
         let auth = Some(("robot".to_owned(), "secret".to_owned()));
-        let smtp = Smtp::start(SmtpOptions { auth, tls }).await?;
+        let smtp = Smtp::start(SmtpOptions { auth, tls, thinks_ms: 0 }).await?;
         ensure!(send(&smtp, tls, "robot:wrong", "first").is_err(), "{tls:?}: a wrong password is taken");
         send(&smtp, tls, "robot:secret", "first")?;
         let mail = smtp.wait_for(|mail| mail.subject() == "first", SOON).await?;
