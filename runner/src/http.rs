@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use integrations::crash;
+use integrations::{crash, outgoing::is_loopback};
 use pipelines::ids::RunnerName;
 use pipelines::protocol::{
     AGENTS_PATH, INCOMPATIBLE_PROBLEM, LinkError, PROTOCOL_HEADER, PROTOCOL_VERSION, REVOKED_PROBLEM, RegisterRequest,
@@ -168,15 +168,12 @@ impl HttpServer {
             let url = if hidden.is_ok() { shown.to_string() } else { address.url.scheme().to_owned() };
             HttpError::Address { url, why: why.to_owned() }
         };
-        let is_here = match address.url.host() {
-            Some(url::Host::Domain(name)) => name == "localhost",
-            Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
-            Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
-            None => return Err(wrong("it has no host")),
-        };
+        if address.url.host().is_none() {
+            return Err(wrong("it has no host"));
+        }
         match address.url.scheme() {
             "https" => {}
-            "http" if is_here || address.insecure => {}
+            "http" if is_loopback(&address.url) || address.insecure => {}
             "http" => return Err(wrong("everybody on the way would read the secrets of the runs; write https://")),
             _ => return Err(wrong("write https:// and a host")),
         }
@@ -189,7 +186,7 @@ impl HttpServer {
                 .connect_timeout(CONNECT_TIMEOUT)
                 // A redirect would carry secrets to whoever it names.
                 .redirect(reqwest::redirect::Policy::none());
-            if is_here { http.no_proxy() } else { http }
+            if is_loopback(&address.url) { http.no_proxy() } else { http }
         };
         let mut client = builder();
         if let Some(path) = &address.ca_file {

@@ -130,6 +130,17 @@ impl Resolve for Outgoing {
     }
 }
 
+/// Whether it leads to this machine, by its name alone.
+#[must_use]
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
 /// An IPv4 address that is written as one of IPv6: mapped (RFC 4291), or through NAT64 (RFC 6052).
 fn plain(address: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = address.to_canonical() else { return address.to_canonical() };

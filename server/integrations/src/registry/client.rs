@@ -14,7 +14,7 @@ use secrecy::SecretString;
 use tokio::sync::Semaphore;
 use url::Url;
 
-use crate::outgoing::Outgoing;
+use crate::outgoing::{Outgoing, is_loopback};
 
 use super::{
     auth::{Auth, Proof},
@@ -389,15 +389,6 @@ pub(super) async fn within<T>(
     match tokio::time::timeout(limit, work).await {
         Ok(result) => result,
         Err(_) => Err(RegistryError::unreachable(what, format!("nothing came for {} ms", limit.as_millis()))),
-    }
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
     }
 }
 
