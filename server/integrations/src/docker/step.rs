@@ -133,21 +133,9 @@ impl Engine {
             Some(ContainerState::Created) => false,
             Some(_) => return Ok(true),
         };
-        match self.start_made(&step.name).await {
-            // Its commands did not begin: that is what the engine was about to do when it died.
-            Err(error) if error.is_half_started() => {
-                self.remove(&step.name).await?;
-                self.create_step(step).await?;
-                self.start_made(&step.name).await?;
-            }
-            started => started?,
-        }
+        let started = self.docker.start_container(&step.name, None::<StartContainerOptions>).await;
+        started.map_err(|error| DockerError::start(&self.config.host, "start the container", &step.name, error))?;
         Ok(adopted)
-    }
-
-    async fn start_made(&self, name: &str) -> Result<(), DockerError> {
-        let started = self.docker.start_container(name, None::<StartContainerOptions>).await;
-        started.map_err(|error| DockerError::start(&self.config.host, "start the container", name, error))
     }
 
     /// Follows the container of a step that was started before, to its end.
