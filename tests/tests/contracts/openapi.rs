@@ -30,7 +30,8 @@ const NEED_A_RELEASE: [&str; 9] = [
 ];
 
 /// Operations whose answer is no JSON: it has no end, or is a file.
-const STREAMS: [&str; 4] = [
+const STREAMS: [&str; 5] = [
+    "GET /api/v1/audit/export",
     "POST /api/v1/backup",
     "POST /api/v1/support-bundle",
     "GET /api/v1/events",

@@ -367,6 +367,8 @@ async fn a_wrong_password_is_said_and_nothing_goes_on_without_one() {
     let shown = format!("{error:?} {promotion:?}");
     assert!(!shown.contains("wrong") && !shown.contains(READER.1), "a password is shown: {shown}");
 
+    // Both are asked at once: only one of them refuses.
+    promotion.destination = client(two.destination.url(), WRITER);
     promotion.source = client(two.source.url(), (READER.0, "wrong"));
     let error = promote(&promotion, &options, &progress).await.unwrap_err();
     assert!(matches!(error, PromoteError::Source(RegistryError::Unauthorised { .. })), "{error:?}");
