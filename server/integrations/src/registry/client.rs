@@ -200,6 +200,9 @@ impl RegistryClient {
                 .user_agent(concat!("windlass/", env!("CARGO_PKG_VERSION")))
                 .redirect(reqwest::redirect::Policy::none())
                 .dns_resolver(outgoing.clone())
+                // Several blobs at a time: over one connection of HTTP/2 they would share a window that registries keep
+                // small (1 MB in Go's server), which over 20 ms is a tenth of what a connection for each brings.
+                .http1_only()
                 .connect_timeout(Duration::from_millis(limits.connect_timeout_ms));
             if is_loopback(&endpoint) { http.no_proxy() } else { http }
         };
