@@ -36,7 +36,7 @@ const WANTED: [&str; 24] = [
     "gateway, p99",
     "board of 500 services, API, p95",
     "board of 500 services, page, p95",
-    "resume after kill -9 with 1,000 trains",
+    "resume after kill -9 with 1,000 trains under way",
 ];
 
 fn main() -> ExitCode {
