@@ -18,3 +18,5 @@ pub mod mail;
 pub mod otlp;
 
 pub mod outgoing;
+#[cfg(any(feature = "otlp", feature = "registry"))]
+mod retry_after;

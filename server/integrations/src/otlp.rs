@@ -3,7 +3,7 @@
 
 use std::{
     io::Write as _,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -11,12 +11,12 @@ use flate2::{Compression, write::GzEncoder};
 use pipelines::errors::chain;
 use reqwest::{
     StatusCode,
-    header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
+    header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
 };
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-use crate::outgoing::{Outgoing, is_loopback};
+use crate::{outgoing::Outgoing, retry_after::retry_after};
 
 /// Bytes of an answer that are read.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
@@ -93,27 +93,9 @@ impl OtlpClient {
         if gzip {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        let certificates = match ca_pem {
-            Some(pem) => reqwest::Certificate::from_pem_bundle(&pem)
-                .map_err(|error| settings(format!("its certificate cannot be read: {}", chain(&error))))?,
-            None => Vec::new(),
-        };
-        // reqwest is built without a default provider; where `main` has chosen one, this changes nothing.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let builder = || {
-            let http = reqwest::Client::builder()
-                .user_agent(concat!("windlass/", env!("CARGO_PKG_VERSION")))
-                .redirect(reqwest::redirect::Policy::none())
-                .dns_resolver(outgoing.clone())
-                .timeout(Duration::from_millis(answer_ms));
-            if is_loopback(&endpoint) { http.no_proxy() } else { http }
-        };
-        let http = match builder().tls_certs_merge(certificates.clone()).build() {
-            // A machine without certificates of authorities can still speak to a receiver without TLS.
-            Err(_) if endpoint.scheme() == "http" => builder().tls_certs_only(certificates).build(),
-            other => other,
-        };
-        let http = http.map_err(|error| settings(format!("no HTTP client can be made: {}", chain(&error))))?;
+        let http = outgoing
+            .http_client(&endpoint, ca_pem.as_deref(), |builder| builder.timeout(Duration::from_millis(answer_ms)));
+        let http = http.map_err(settings)?;
         Ok(Self { http, endpoint, headers, gzip, outgoing })
     }
 
@@ -159,18 +141,8 @@ fn may_come_again(status: StatusCode) -> bool {
     )
 }
 
-/// The wait that `Retry-After` asks for, in seconds or as a date (RFC 9110, section 10.2.3).
 fn asked_wait(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let wait = match text.parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp().as_second();
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
-            Duration::from_secs(u64::try_from(at).ok()?.saturating_sub(now))
-        }
-    };
-    Some(wait.min(ASKED_WAIT_MAX))
+    retry_after(headers, SystemTime::now()).map(|wait| wait.min(ASKED_WAIT_MAX))
 }
 
 fn zipped(message: &[u8]) -> std::io::Result<Vec<u8>> {
@@ -181,6 +153,8 @@ fn zipped(message: &[u8]) -> std::io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use reqwest::header::RETRY_AFTER;
+
     use super::*;
 
     fn asked(text: &str) -> Option<Duration> {

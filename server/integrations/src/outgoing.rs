@@ -10,8 +10,12 @@ use std::{
 };
 
 use ipnet::IpNet;
-use pipelines::protocol::OutgoingRules;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use pipelines::{errors::chain, protocol::OutgoingRules};
+use reqwest::{
+    Certificate, Client, ClientBuilder,
+    dns::{Addrs, Name, Resolve, Resolving},
+    redirect::Policy,
+};
 use url::{Host, Url};
 
 /// An address that no call goes to.
@@ -117,6 +121,42 @@ impl Outgoing {
             Some(error) if good.is_empty() => Err(io::Error::other(error)),
             _ => Ok(good),
         }
+    }
+}
+
+impl Outgoing {
+    /// A client for the calls to one outside party: it looks names up under these rules, follows no redirect by itself, asks
+    /// this machine without a proxy, and trusts the system's certificate authorities and those of `ca_pem`. `shape` adds
+    /// what else the party needs.
+    ///
+    /// # Errors
+    /// In words: a certificate cannot be read, or no client can be made.
+    pub fn http_client(
+        &self,
+        endpoint: &Url,
+        ca_pem: Option<&[u8]>,
+        shape: impl Fn(ClientBuilder) -> ClientBuilder,
+    ) -> Result<Client, String> {
+        let certificates = match ca_pem {
+            Some(pem) => Certificate::from_pem_bundle(pem)
+                .map_err(|error| format!("its certificate cannot be read: {}", chain(&error)))?,
+            None => Vec::new(),
+        };
+        // reqwest is built without a default provider; where `main` has chosen one, this changes nothing.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let builder = || {
+            let http = Client::builder()
+                .user_agent(concat!("windlass/", env!("CARGO_PKG_VERSION")))
+                .redirect(Policy::none())
+                .dns_resolver(self.clone());
+            shape(if is_loopback(endpoint) { http.no_proxy() } else { http })
+        };
+        let http = match builder().tls_certs_merge(certificates.clone()).build() {
+            // A machine without certificates of authorities can still speak to a party without TLS.
+            Err(_) if endpoint.scheme() == "http" => builder().tls_certs_only(certificates).build(),
+            other => other,
+        };
+        http.map_err(|error| format!("no HTTP client can be made: {}", chain(&error)))
     }
 }
 

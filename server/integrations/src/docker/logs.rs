@@ -198,8 +198,8 @@ async fn hand_over(
     output: &mpsc::Sender<LogPiece>,
     progress: &Progress,
 ) -> Result<(), DockerError> {
-    let mut pieces = ready.drain(..).peekable();
-    while pieces.peek().is_some() {
+    let mut pieces = ready.drain(..);
+    while pieces.len() > 0 {
         let together = pieces.len().min(output.max_capacity());
         progress.handing_over.store(true, Ordering::Relaxed);
         let room = output.reserve_many(together).await;

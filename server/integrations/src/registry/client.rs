@@ -8,19 +8,18 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode, header};
-use pipelines::errors::chain;
 use reqwest::{Body, Response};
 use secrecy::SecretString;
 use tokio::sync::Semaphore;
 use url::Url;
 
-use crate::outgoing::{Outgoing, is_loopback};
+use crate::{outgoing::Outgoing, retry_after::retry_after};
 
 use super::{
     auth::{Auth, Proof},
     error::RegistryError,
     reference::Repository,
-    retry::{Patience, retry_after},
+    retry::Patience,
 };
 
 /// How many redirects of one read are followed.
@@ -188,30 +187,12 @@ impl RegistryClient {
             return Err(settings("the endpoint must be https://host[:port] and nothing more".to_owned()));
         }
         let host = endpoint.port().map_or_else(|| name.to_owned(), |port| format!("{name}:{port}"));
-        // reqwest is built without a default provider; where `main` has chosen one, this changes nothing.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let certificates = match ca_pem {
-            Some(pem) => reqwest::Certificate::from_pem_bundle(&pem)
-                .map_err(|error| settings(format!("its certificate cannot be read: {}", chain(&error))))?,
-            None => Vec::new(),
-        };
-        let builder = || {
-            let http = reqwest::Client::builder()
-                .user_agent(concat!("windlass/", env!("CARGO_PKG_VERSION")))
-                .redirect(reqwest::redirect::Policy::none())
-                .dns_resolver(outgoing.clone())
-                // Several blobs at a time: over one connection of HTTP/2 they would share a window that registries keep
-                // small (1 MB in Go's server), which over 20 ms is a tenth of what a connection for each brings.
-                .http1_only()
-                .connect_timeout(Duration::from_millis(limits.connect_timeout_ms));
-            if is_loopback(&endpoint) { http.no_proxy() } else { http }
-        };
-        let http = match builder().tls_certs_merge(certificates.clone()).build() {
-            // A machine without certificates of authorities can still speak to a registry without TLS.
-            Err(_) if endpoint.scheme() == "http" => builder().tls_certs_only(certificates).build(),
-            other => other,
-        };
-        let http = http.map_err(|error| settings(format!("no HTTP client can be made: {}", chain(&error))))?;
+        let http = outgoing.http_client(&endpoint, ca_pem.as_deref(), |builder| {
+            // Several blobs at a time: over one connection of HTTP/2 they would share a window that registries keep small
+            // (1 MB in Go's server), which over 20 ms is a tenth of what a connection for each brings.
+            builder.http1_only().connect_timeout(Duration::from_millis(limits.connect_timeout_ms))
+        });
+        let http = http.map_err(settings)?;
         let transfers = Arc::new(Semaphore::new(limits.parallel_transfers.max(1)));
         let auth = Auth::new(credentials);
         Ok(Self { inner: Arc::new(Inner { http, endpoint, host, auth, limits, transfers, outgoing }) })

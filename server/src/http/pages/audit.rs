@@ -20,7 +20,7 @@ use crate::{
         extract::Ask,
         problem::Problem,
         ui::{
-            audit::{AuditCheckLine, AuditLine, AuditView, By},
+            audit::{AuditCheckLine, AuditLine, AuditView},
             links,
         },
     },
@@ -64,7 +64,7 @@ pub(in crate::http) async fn show_audit(
         who: typed(&query.who),
         what: typed(&query.what),
         service: typed(&query.service),
-        channel: query.channel.as_deref().and_then(Channel::from_word).map(by),
+        channel: query.channel.as_deref().and_then(Channel::from_word),
         from: typed(&query.from),
         until: typed(&query.until),
         problem,
@@ -98,7 +98,7 @@ fn line(entry: &Entry) -> AuditLine {
         seq: entry.seq,
         at_ms: page_ms(entry.at),
         actor: entry.origin.actor.clone(),
-        by: by(entry.origin.channel),
+        by: entry.origin.channel,
         place: entry.origin.place.clone(),
         proof: entry.origin.proof.clone(),
         word: entry.word.replace('_', " "),
@@ -107,17 +107,5 @@ fn line(entry: &Entry) -> AuditLine {
         before,
         after,
         detail: entry.detail.clone(),
-    }
-}
-
-fn by(channel: Channel) -> By {
-    match channel {
-        Channel::Page => By::Page,
-        Channel::Api => By::Api,
-        Channel::MailLink => By::MailLink,
-        Channel::Hook => By::Hook,
-        Channel::Runner => By::Runner,
-        Channel::Server => By::Server,
-        Channel::Machine => By::Machine,
     }
 }

@@ -1,39 +1,10 @@
 //! The audit log: who changed what, from where, by which way. Everything in it is data that somebody may have chosen.
 
+use pipelines::journal::Channel;
+
 use super::markup::icon;
 use super::text::Text;
 use super::{Section, links, page};
-
-/// By which way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each variant is the way that it names")]
-pub enum By {
-    Page,
-    Api,
-    MailLink,
-    Hook,
-    Runner,
-    Server,
-    Machine,
-}
-
-impl By {
-    const ALL: [Self; 7] =
-        [Self::Page, Self::Api, Self::MailLink, Self::Hook, Self::Runner, Self::Server, Self::Machine];
-
-    /// The value in the form.
-    pub const fn tag(self) -> &'static str {
-        match self {
-            Self::Page => "page",
-            Self::Api => "api",
-            Self::MailLink => "mail_link",
-            Self::Hook => "hook",
-            Self::Runner => "runner",
-            Self::Server => "server",
-            Self::Machine => "machine",
-        }
-    }
-}
 
 /// One entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +16,7 @@ pub struct AuditLine {
     /// Who.
     pub actor: String,
     /// By which way.
-    pub by: By,
+    pub by: Channel,
     /// From which address; may be empty.
     pub place: String,
     /// What proved who it was; may be empty.
@@ -103,7 +74,7 @@ pub struct AuditView {
     /// So.
     pub service: String,
     /// So.
-    pub channel: Option<By>,
+    pub channel: Option<Channel>,
     /// So.
     pub from: String,
     /// So.
@@ -126,7 +97,7 @@ impl AuditView {
     }
 
     fn ways(&self, t: &Text<'_>) -> Vec<(&'static str, &'static str, bool)> {
-        By::ALL.into_iter().map(|by| (by.tag(), t.by_way(&by), self.channel == Some(by))).collect()
+        Channel::ALL.into_iter().map(|way| (way.word(), t.by_way(&way), self.channel == Some(way))).collect()
     }
 }
 

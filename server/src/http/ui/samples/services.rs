@@ -1,8 +1,10 @@
 //! Samples of services, accounts, search and errors.
 
+use pipelines::journal::Channel;
+
 use super::super::accounts::{AccountLine, AccountsView, MeView, SessionLine, SignInProblem, SignInView, TokenLine};
 use super::super::approval::Health;
-use super::super::audit::{AuditCheckLine, AuditLine, AuditView, By};
+use super::super::audit::{AuditCheckLine, AuditLine, AuditView};
 use super::super::board::{Action, Next};
 use super::super::error::{ErrorKind, ErrorView};
 use super::super::load::{Bounded, LoadRow, LoadView, OfService};
@@ -237,12 +239,12 @@ pub(super) fn audit() -> AuditView {
         after: s(after),
         detail: s(HOSTILE),
     };
-    let mut failed = line(410, By::Machine, "key rotated", "", "");
+    let mut failed = line(410, Channel::Machine, "key rotated", "", "");
     failed.service = None;
     AuditView {
         entries: vec![
-            line(412, By::Page, "run cancel requested", "running", "cancelling"),
-            line(411, By::MailLink, "release approved", "awaiting approval", HOSTILE),
+            line(412, Channel::Page, "run cancel requested", "running", "cancelling"),
+            line(411, Channel::MailLink, "release approved", "awaiting approval", HOSTILE),
             failed,
         ],
         older: Some(s("/audit?who=mei&before=410")),
@@ -252,7 +254,7 @@ pub(super) fn audit() -> AuditView {
         who: s(HOSTILE),
         what: s("run"),
         service: s("checkout"),
-        channel: Some(By::Hook),
+        channel: Some(Channel::Hook),
         from: s("2026-08-01"),
         until: String::new(),
         problem: None,

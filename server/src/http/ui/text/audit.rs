@@ -1,6 +1,6 @@
 //! The words of the page of the audit log.
 
-use crate::http::ui::audit::By;
+use pipelines::journal::Channel;
 
 use super::{Lang, Text, phrases, words};
 
@@ -37,15 +37,15 @@ phrases! {
 
 impl Text<'_> {
     /// The name of a way.
-    pub fn by_way(&self, by: &By) -> &'static str {
-        let (en, zh) = match by {
-            By::Page => ("page", "页面"),
-            By::Api => ("API", "API"),
-            By::MailLink => ("mailed link", "邮件链接"),
-            By::Hook => ("hook", "钩子"),
-            By::Runner => ("runner", "执行器"),
-            By::Server => ("the server itself", "服务器自身"),
-            By::Machine => ("command on the server's machine", "服务器本机命令"),
+    pub fn by_way(&self, way: &Channel) -> &'static str {
+        let (en, zh) = match way {
+            Channel::Page => ("page", "页面"),
+            Channel::Api => ("API", "API"),
+            Channel::MailLink => ("mailed link", "邮件链接"),
+            Channel::Hook => ("hook", "钩子"),
+            Channel::Runner => ("runner", "执行器"),
+            Channel::Server => ("the server itself", "服务器自身"),
+            Channel::Machine => ("command on the server's machine", "服务器本机命令"),
         };
         match self.lang() {
             Lang::En => en,
